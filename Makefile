@@ -1,0 +1,59 @@
+# One virtual environment for everything; each target sets up what it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types docs bench fmt lock clean
+
+help: ## Show these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.runtime: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "entitlement-sidecar needs Python 3.11 or newer; name one with: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+demo: $(VENV)/.runtime ## Run the sidecar against the built-in Stripe and watch it answer
+	@$(BIN)/python -m sidecar demo $(ARGS)
+
+test: $(VENV)/.dev ## Run every test, with the coverage gates (ARGS='-k name' narrows)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+lint: $(VENV)/.dev ## Check format, style and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.dev ## Check types
+	$(BIN)/mypy
+
+docs: $(VENV)/.dev ## Write the generated tables of the README again
+	$(BIN)/python -m tests.tables
+
+bench: $(VENV)/.dev ## Measure against a plain handler, nginx and a bare protocol
+	$(BIN)/python -m tests.bench $(ARGS)
+
+fmt: $(VENV)/.dev ## Format and fix what can be fixed by machine
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+# Versions a week old at least; no host is named in the files.
+COMPILE = uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --quiet \
+  --custom-compile-command "make lock" --exclude-newer $$(date -u -d '7 days ago' +%F)
+
+lock: ## Renew the locked requirements (needs uv)
+	$(COMPILE) -o requirements.lock
+	$(COMPILE) --group dev -o requirements-dev.lock
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist

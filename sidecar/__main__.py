@@ -1,0 +1,18 @@
+"""The way in for ``python -m sidecar`` and for the command ``entitlement-sidecar``."""
+
+import signal
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    # Before the imports below, which take most of a second: as PID 1 a process without a handler never sees TERM.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+    from sidecar.cli import main as command_line  # noqa: PLC0415 -- see above
+
+    command_line(prog_name="entitlement-sidecar")
+
+
+if __name__ == "__main__":
+    main()

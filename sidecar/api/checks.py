@@ -1,0 +1,138 @@
+"""Our own surface: check, list, batch, refresh, explain."""
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+
+from sidecar.api import answers, problems
+from sidecar.api.questions import asked_about, asked_for, parameters, read_batch, wishes_of
+from sidecar.core.checker import Checker
+from sidecar.core.refresher import Refresher
+from sidecar.core.wishes import Wishes
+from sidecar.errors import Malformed
+from sidecar.model import Finding, Flight, Snapshot
+
+ONE = "/v1/customers/{customer:[^/]*}/entitlements/{lookup_key:[^/]*}"
+ALL = "/v1/customers/{customer:[^/]*}/entitlements"
+REFRESH = "/v1/customers/{customer:[^/]*}/refresh"
+EXPLAIN = "/v1/customers/{customer:[^/]*}/explain"
+BATCH = "/v1/checks"
+
+
+class Checks:
+    """The handlers."""
+
+    def __init__(self, checker: Checker, refresher: Refresher) -> None:
+        self._checker = checker
+        self._refresher = refresher
+        self._headers = answers.Headers(checker.freshness)
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes of this surface."""
+        return [
+            web.get(ONE, self.one),
+            web.get(ALL, self.all),
+            web.post(BATCH, self.batch),
+            web.post(REFRESH, self.refresh),
+            web.get(EXPLAIN, self.explain),
+        ]
+
+    async def one(self, request: web.Request) -> web.Response:
+        """Answer one check."""
+        customer, lookup_key = asked_about(request), asked_for(request)
+        wishes = wishes_of(request, parameters(request, "default").get("default"))
+        made = self._checker.answer(customer, lookup_key, wishes)
+        if made is None:
+            made = await self._checker.check(customer, lookup_key, wishes)
+        if made.entitled is None and made.missing is not None:
+            return problems.from_error(made.missing)
+        return answers.json(answers.decision(made), self._headers.of(made.finding, wishes))
+
+    async def all(self, request: web.Request) -> web.Response:
+        """List a customer's entitlements; 304 when they are those that the caller has (RFC 9110 §13.1.2)."""
+        parameters(request)
+        wishes = wishes_of(request)
+        return self._list(request, await self._checker.find(asked_about(request), wishes), wishes)
+
+    async def batch(self, request: web.Request) -> web.Response:
+        """Answer up to 1,000 checks, in order; those that have to wait do so together."""
+        wishes = wishes_of(request, parameters(request, "default").get("default"))
+        questions = await read_batch(request)
+        made = [self._checker.answer(*question, wishes) for question in questions]
+        later = [place for place, decision in enumerate(made) if decision is None]
+        waited = await asyncio.gather(*(self._checker.check(*questions[place], wishes) for place in later))
+        for place, decision in zip(later, waited, strict=True):
+            made[place] = decision
+        results = [answers.decision(decision) for decision in made if decision is not None]
+        return answers.json({"results": results}, self._headers.bare())
+
+    async def refresh(self, request: web.Request) -> web.Response:
+        """Ask Stripe again and list what it says; with ``?wait=0``, only see to it that it is asked."""
+        customer, wait = asked_about(request), parameters(request, "wait").get("wait", "1")
+        if wait not in ("0", "1"):
+            raise Malformed("wait", "must be 0 or 1")
+        if wait == "0":
+            self._refresher.renew_soon(customer)
+            return answers.json({**answers.who(customer), "refreshing": True}, self._headers.bare(), status=202)
+        return self._list(request, await self._checker.refresh(customer), REFRESHED)
+
+    async def explain(self, request: web.Request) -> web.Response:
+        """Say where this customer's answers come from."""
+        parameters(request)
+        customer = asked_about(request)
+        state, snapshot = self._checker.state(customer)
+        policies = self._checker.policies.by_glob
+        members = {
+            **answers.who(customer),
+            "state": state,
+            "snapshot": None if snapshot is None else self._explain_snapshot(snapshot),
+            "flying": self._refresher.is_flying(customer),
+            "last_flight": explain_flight(self._refresher.last_flight(customer)),
+            "policy": policies,
+        }
+        return answers.json(members, self._headers.bare())
+
+    def _list(self, request: web.Request, finding: Finding, wishes: Wishes) -> web.Response:
+        headers = self._headers.of(finding, wishes)
+        unknown = finding.snapshot.unknown
+        if unknown is not None:
+            members = {**answers.who(finding.snapshot.customer), **answers.trust(finding)}
+            response = problems.problem(404, unknown.code, unknown.message, **members)
+            response.headers.update(headers)
+            return response
+        tag = answers.etag(finding.snapshot)
+        headers["ETag"] = f'W/"{tag}"'  # weak: the body also says how old it is
+        known = request.if_none_match if request.method in ("GET", "HEAD") else None
+        if known is not None and any(etag.value in (tag, "*") for etag in known):
+            return web.Response(status=304, headers=headers)
+        return answers.json(answers.entitlements(finding), headers)
+
+    def _explain_snapshot(self, snapshot: Snapshot) -> dict[str, Any]:
+        return {
+            "as_of": answers.moment(snapshot.taken_at),
+            "age": answers.rounded_up(self._checker.age(snapshot)),
+            "entitlements": len(snapshot.ids),
+            "lookup_keys": sorted(snapshot.plan.lookup_keys),
+            "unknown": None if snapshot.unknown is None else snapshot.unknown.message,
+        }
+
+
+REFRESHED = Wishes(max_age=0.0)
+
+
+def explain_flight(flight: Flight | None) -> dict[str, Any] | None:
+    """Return the log of a flight, with the ids under which Stripe logs its requests."""
+    if flight is None:
+        return None
+    return {
+        "took_off": answers.moment(flight.took_off),
+        "landed": None if flight.landed is None else answers.moment(flight.landed),
+        "outcome": flight.outcome if flight.landed is not None else None,
+        "detail": flight.detail if flight.landed is not None else None,
+        "pages": flight.pages,
+        "requests": [
+            {"at": answers.moment(sent.asked_at), "outcome": sent.outcome, "request_id": sent.request_id}
+            for sent in flight.exchanges
+        ],
+    }

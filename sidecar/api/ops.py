@@ -1,0 +1,120 @@
+"""Health, status and metrics, on a listener of its own.
+
+None of them asks Stripe. Losing Stripe makes none of them red: a sidecar that still answers must not be taken out of
+service, least of all every replica at once.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from sidecar import __version__
+from sidecar.api import answers
+from sidecar.core.cache import Cache
+from sidecar.core.refresher import Refresher
+from sidecar.kit.clock import Clock
+from sidecar.kit.lifecycle import Lifecycle, Phase
+from sidecar.kit.limiter import Limiter
+from sidecar.kit.pulse import Pulse
+from sidecar.stripe.health import Health
+
+LIVELY = 5.0
+"""Seconds by which the event loop may be late before the process counts as hung."""
+
+
+class Ops:
+    """The handlers."""
+
+    def __init__(
+        self, lifecycle: Lifecycle, pulse: Pulse, status: Callable[[], dict[str, Any]], registry: CollectorRegistry
+    ) -> None:
+        self._lifecycle = lifecycle
+        self._pulse = pulse
+        self._status = status
+        self._registry = registry
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes of this surface."""
+        return [
+            web.get("/livez", self.livez),
+            web.get("/startupz", self.startupz),
+            web.get("/readyz", self.readyz),
+            web.get("/status", self.status),
+            web.get("/metrics", self.metrics),
+        ]
+
+    async def livez(self, _: web.Request) -> web.Response:
+        """Tell whether the event loop answers in time."""
+        lag = self._pulse.overdue()
+        return verdict(lag < LIVELY, event_loop_lag_seconds=round(lag, 3))
+
+    async def startupz(self, _: web.Request) -> web.Response:
+        """Tell whether checks are being answered, or have been."""
+        return verdict(self._lifecycle.phase >= Phase.SERVING, **self._phase())
+
+    async def readyz(self, _: web.Request) -> web.Response:
+        """Tell whether this process wants traffic; no longer once it shuts down."""
+        return verdict(self._lifecycle.phase is Phase.SERVING, **self._phase())
+
+    async def status(self, _: web.Request) -> web.Response:
+        """Say what works, what does not, why and since when; nothing of any customer."""
+        return answers.json({"version": __version__, **self._phase(), **self._status()})
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Give the metrics in the text format that the scraper prefers."""
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+
+    def _phase(self) -> dict[str, Any]:
+        return {"phase": self._lifecycle.phase.name.lower(), "since": answers.moment(self._lifecycle.since)}
+
+
+def verdict(good: bool, **why: Any) -> web.Response:  # noqa: FBT001 -- the one thing it says
+    """Return 200 or 503, and why."""
+    return answers.json({"ok": good, **why}, status=200 if good else 503)
+
+
+def status_of(
+    health: Health, cache: Cache, refresher: Refresher, limiter: Limiter, clock: Clock
+) -> Callable[[], dict[str, Any]]:
+    """Return a function that reads the parts' state."""
+
+    def read() -> dict[str, Any]:
+        return {
+            "now": answers.moment(clock()),
+            "stripe": say_health(health),
+            "cache": {
+                "customers": len(cache),
+                "bytes": cache.bytes,
+                "max_bytes": cache.max_bytes,
+                "evictions": cache.evictions,
+            },
+            "flights": {"in_the_air": refresher.in_the_air(), "deferred": refresher.deferred},
+            "budget": {
+                "left": int(limiter.left),
+                "rate": limiter.rate,
+                "burst": limiter.burst,
+                "waiting": limiter.waiting,
+                "refused": limiter.refused,
+            },
+        }
+
+    return read
+
+
+def say_health(health: Health) -> dict[str, Any]:
+    """Return what is known of Stripe's health. Stripe's words on a refused request may name a customer: left out."""
+    last = health.last_failure
+    failure = None
+    if last is not None:
+        failure = {
+            "at": answers.moment(last.at),
+            "code": last.code,
+            "detail": None if last.code == "request_rejected" else last.detail,
+            "status": last.status,
+            "request_id": last.request_id,
+        }
+    return {"state": health.state, "since": answers.moment(health.since), "last_failure": failure}

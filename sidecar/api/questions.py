@@ -1,0 +1,152 @@
+"""What a caller may say, and how it is refused.
+
+Parts of the path are taken from the bytes as they came and percent-decoded exactly once. What goes on to Stripe (a
+customer, an account) may only have the characters that Stripe's ids have.
+"""
+
+import re
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import orjson
+from aiohttp import web
+
+from sidecar.core.wishes import Wishes, wishes
+from sidecar.errors import Malformed, Refused
+from sidecar.model import Customer
+
+CUSTOMER = re.compile(r"[A-Za-z0-9_]{1,255}")
+ACCOUNT = re.compile(r"acct_[A-Za-z0-9_]{1,250}")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+LONGEST_KEY = 200
+MOST_CHECKS = 1000
+
+
+def decoded(part: str, raw: str) -> str:
+    """Return ``raw``, percent-decoded once (RFC 3986 §2.1).
+
+    :raises Malformed: for a percent sign without two hexadecimal digits, and for bytes that are not UTF-8.
+    """
+    if BAD_ESCAPE.search(raw):
+        raise Malformed(part, "has a % that is not followed by two hexadecimal digits")
+    try:
+        return unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        raise Malformed(part, "is not UTF-8 once it is percent-decoded") from None
+
+
+def customer_id(value: Any, *, part: str = "customer") -> str:
+    """Return ``value`` if it can be a customer's id.
+
+    :raises Malformed: when it cannot; it is then never sent to Stripe.
+    """
+    if not isinstance(value, str) or not CUSTOMER.fullmatch(value):
+        raise Malformed(part, "must be 1 to 255 letters, digits or underscores")
+    return value
+
+
+def lookup_key(value: Any, *, part: str = "lookup_key") -> str:
+    """Return ``value`` if it can be a lookup key; which characters Stripe allows is not documented.
+
+    :raises Malformed: when it cannot.
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_KEY:
+        raise Malformed(part, f"must be 1 to {LONGEST_KEY} characters")
+    if CONTROL.search(value):
+        raise Malformed(part, "has a control character")
+    return value
+
+
+def account_id(value: Any, *, part: str = "Stripe-Account") -> str:
+    """Return ``value`` if it can be a connected account's id.
+
+    :raises Malformed: when it cannot.
+    """
+    if not isinstance(value, str) or not ACCOUNT.fullmatch(value):
+        raise Malformed(part, "must be acct_ and letters, digits or underscores")
+    return value
+
+
+def account_of(request: web.BaseRequest) -> str | None:
+    """Return the connected account that the request selects, if it does.
+
+    :raises Malformed: for one that cannot be, or another way of selecting than ``Stripe-Account``.
+    """
+    if "Stripe-Context" in request.headers:
+        raise Malformed("Stripe-Context", "is not supported; select an account with Stripe-Account")
+    accounts = request.headers.getall("Stripe-Account", [])
+    if not accounts:
+        return None
+    if len(accounts) > 1:
+        raise Malformed("Stripe-Account", "is there more than once")
+    return account_id(accounts[0])
+
+
+def asked_about(request: web.Request) -> Customer:
+    """Return the customer that the path names: ``/v1/customers/{customer}/…``."""
+    raw = request.rel_url.raw_path.split("/")[3]
+    return Customer(customer_id(decoded("customer", raw)), account_of(request))
+
+
+def asked_for(request: web.Request) -> str:
+    """Return the lookup key that the path ends in: ``…/entitlements/{lookup_key}``."""
+    return lookup_key(decoded("lookup_key", request.rel_url.raw_path.split("/")[5]))
+
+
+def parameters(request: web.Request, *known: str) -> dict[str, str]:
+    """Return the query's parameters.
+
+    :raises Malformed: for one that is not ``known``, or is there twice.
+    """
+    found: dict[str, str] = {}
+    if not request.rel_url.raw_query_string:
+        return found
+    for pair in request.rel_url.raw_query_string.split("&"):
+        raw_name, _, raw_value = pair.partition("=")
+        name, value = decoded("query", raw_name), decoded("query", raw_value.replace("+", " "))
+        if name not in known:
+            raise Refused(
+                "unknown_parameter", f"there is no parameter {name[:40]!r} here; known: {', '.join(known) or 'none'}"
+            )
+        if name in found:
+            raise Malformed(name, "is there more than once")
+        found[name] = value
+    return found
+
+
+def wishes_of(request: web.Request, default: str | None = None) -> Wishes:
+    """Return how old an answer the caller accepts."""
+    return wishes(", ".join(request.headers.getall("Cache-Control", [])), default)
+
+
+async def read_batch(request: web.Request) -> list[tuple[Customer, str]]:
+    """Return the questions of a batch, in order.
+
+    :raises Refused: naming the first that cannot be asked, by its place.
+    """
+    try:
+        body = orjson.loads(await request.read())
+    except orjson.JSONDecodeError as error:
+        raise Malformed("body", f"is not JSON: {error}") from None
+    checks = body.get("checks") if isinstance(body, dict) else None
+    if not isinstance(checks, list) or len(body) > 1:
+        raise Malformed("body", 'must be an object with one member, "checks", that is an array')
+    if len(checks) > MOST_CHECKS:
+        raise Refused("too_many_checks", f"checks: {len(checks)} in one request; at most {MOST_CHECKS} are answered")
+    account = account_of(request)
+    return [read_check(check, f"checks[{place}]", account) for place, check in enumerate(checks)]
+
+
+def read_check(check: Any, part: str, account: str | None) -> tuple[Customer, str]:
+    """Return one question of a batch; ``part`` is its place, for complaints."""
+    if not isinstance(check, dict):
+        raise Malformed(part, "must be an object with customer and lookup_key")
+    for name in check:
+        if name not in ("customer", "lookup_key", "account"):
+            raise Malformed(part, f"has an unknown member {name[:40]!r}")
+    if check.get("account") is not None:
+        account = account_id(check["account"], part=f"{part}.account")
+    customer = Customer(customer_id(check.get("customer"), part=f"{part}.customer"), account)
+    return customer, lookup_key(check.get("lookup_key"), part=f"{part}.lookup_key")

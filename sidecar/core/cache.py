@@ -1,0 +1,109 @@
+"""What is remembered: one snapshot per customer, bounded in bytes, never going back in time.
+
+Most customers of an application hold one of a few plans, so the list of features is kept once per plan and counted
+once. What remains per customer (ids, times, the entries of the containers) is added up item by item by ``weigh``.
+"""
+
+from dataclasses import replace
+from sys import getsizeof
+
+from cachetools import LRUCache
+
+from sidecar.model import Customer, Feature, Plan, Snapshot
+
+PER_ENTRY = 320
+"""Bytes of the containers for one customer: an entry in cachetools' dictionary of values, one in its dictionary of
+sizes with the integer there, and an ordered dictionary's link and entry, each at two thirds of its capacity."""
+
+
+def weigh(snapshot: Snapshot) -> int:
+    """Return the bytes that a customer's entry takes, without its (shared) plan."""
+    size = PER_ENTRY + getsizeof(snapshot) + getsizeof(snapshot.taken_at)
+    size += getsizeof(snapshot.ids) + sum(map(getsizeof, snapshot.ids))
+    size += getsizeof(snapshot.customer) + sum(map(getsizeof, filter(None, snapshot.customer)))
+    if snapshot.unknown is not None:
+        size += getsizeof(snapshot.unknown) + 2 * getsizeof(snapshot.unknown.message)
+    return size
+
+
+def weigh_plan(plan: Plan) -> int:
+    """Return the bytes that a plan takes, once for all its customers."""
+    size = PER_ENTRY + getsizeof(plan) + getsizeof(plan.features) + getsizeof(plan.lookup_keys)
+    return size + sum(getsizeof(feature) + sum(map(getsizeof, feature)) for feature in plan.features)
+
+
+class Plans:
+    """The distinct plans in use, each kept once while somebody holds it."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._holders: dict[tuple[Feature, ...], tuple[Plan, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._holders)
+
+    def share(self, plan: Plan) -> Plan:
+        """Return the kept plan that equals ``plan``, and count one more holder."""
+        kept, holders = self._holders.get(plan.features, (plan, 0))
+        if not holders:
+            self.bytes += weigh_plan(kept)
+        self._holders[kept.features] = (kept, holders + 1)
+        return kept
+
+    def release(self, plan: Plan) -> None:
+        """Count one holder less, and forget the plan with its last."""
+        kept, holders = self._holders[plan.features]
+        if holders > 1:
+            self._holders[plan.features] = (kept, holders - 1)
+        else:
+            del self._holders[plan.features]
+            self.bytes -= weigh_plan(kept)
+
+
+class Cache:
+    """Snapshots by customer; the least recently asked go first when ``max_bytes`` are used up."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.evictions = 0
+        self._plans = Plans()
+        self._kept: LRUCache[Customer, Snapshot] = LRUCache(max_bytes, getsizeof=weigh)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in use, by our own count."""
+        return int(self._kept.currsize) + self._plans.bytes
+
+    def get(self, customer: Customer) -> Snapshot | None:
+        """Return what is remembered, and mark it as just asked for."""
+        try:
+            return self._kept[customer]
+        except KeyError:
+            return None
+
+    def put(self, snapshot: Snapshot) -> bool:
+        """Remember ``snapshot`` unless what is there is newer; tell whether it was accepted.
+
+        A snapshot that is larger than the whole bound is not kept, and neither is the older one it replaces.
+        """
+        old = self.get(snapshot.customer)
+        if old is not None:
+            if old.taken_at > snapshot.taken_at:
+                return False
+            self._plans.release(self._kept.pop(snapshot.customer).plan)
+        snapshot = replace(snapshot, plan=self._plans.share(snapshot.plan))
+        room = self.max_bytes - weigh(snapshot)
+        while self._kept and self.bytes > room:
+            self._forget(self._kept.popitem()[1])
+        if self.bytes > room:
+            self._forget(snapshot)
+        else:
+            self._kept[snapshot.customer] = snapshot
+        return True
+
+    def _forget(self, snapshot: Snapshot) -> None:
+        self._plans.release(snapshot.plan)
+        self.evictions += 1

@@ -1,0 +1,137 @@
+"""The write road: one flight per customer, and the only writer of the cache.
+
+A flight is never cancelled by those who wait for it; they may leave, it lands all the same. What it came to is kept
+for the customers asked about last, so that an answer can be explained.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from math import inf
+from typing import Any, Final
+
+from sidecar.core.cache import Cache
+from sidecar.errors import SidecarError, UpstreamError
+from sidecar.kit.clock import Clock
+from sidecar.kit.singleflight import SingleFlight
+from sidecar.kit.tally import Tally
+from sidecar.kit.tasks import Tasks
+from sidecar.model import Customer, Flight, Snapshot
+
+Fetch = Callable[[Customer, Flight], Coroutine[Any, Any, Snapshot]]
+"""Read one customer's complete list, writing the flight's log; raises ``UpstreamError``."""
+
+OUTCOMES: Final = (
+    "landed", "unknown_customer", "key_rejected", "permission_missing", "request_rejected", "throttled", "broken",
+    "unreachable", "over_budget", "cursor_vanished", "cancelled", "error",
+)  # fmt: skip
+"""Every way in which a flight can end, in a metric's fixed set of label values."""
+
+HISTORY = 1024
+"""Customers whose last flight is remembered for explaining: about half a megabyte."""
+
+
+class Refresher:
+    """Renew customers' snapshots through ``fetch``.
+
+    ``spare`` tells whether the budget has a request left over for a refresh that nobody waits for; after a failed
+    flight a customer is left alone for ``hold_off`` seconds by such refreshes.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        cache: Cache,
+        *,
+        clock: Clock,
+        tasks: Tasks,
+        spare: Callable[[], bool],
+        hold_off: float = 1.0,
+    ) -> None:
+        self.outcomes = dict.fromkeys(OUTCOMES, 0)
+        self.pages = Tally([1, 2, 3, 5, 10, 25, 50, 100])
+        self.deferred = 0
+        self._fetch = fetch
+        self._cache = cache
+        self._clock = clock
+        self._spare = spare
+        self._hold_off = hold_off
+        self._tasks = tasks
+        self._flights = SingleFlight(self._fly, tasks)
+        self._history: OrderedDict[Customer, Flight] = OrderedDict()
+
+    def in_the_air(self) -> int:
+        """Return how many flights are under way."""
+        return len(self._flights)
+
+    def is_flying(self, customer: Customer) -> bool:
+        """Tell whether a flight for ``customer`` is under way."""
+        return customer in self._flights
+
+    def last_flight(self, customer: Customer) -> Flight | None:
+        """Return the log of the customer's last flight, under way or landed, unless it was too long ago."""
+        return self._history.get(customer)
+
+    def nudge(self, customer: Customer) -> None:
+        """Refresh without waiting, unless a flight is under way, just failed, or the budget has nothing to spare."""
+        if customer in self._flights:
+            return
+        last = self._history.get(customer)
+        if last is not None and last.detail is not None and self._clock() - (last.landed or inf) < self._hold_off:
+            return
+        if self._spare():
+            self._flights.start(customer)
+        else:
+            self.deferred += 1
+
+    async def renew(self, customer: Customer, *, since: float = -inf) -> Snapshot:
+        """Return a snapshot whose information is no older than ``since``, by one flight or at most two.
+
+        A flight that was in the air when the caller came may have asked Stripe too early for it; then the next one,
+        shared by all who came too late for the first, will do.
+
+        :raises UpstreamError: when the flight came to nothing.
+        """
+        was_in_the_air = customer in self._flights
+        try:
+            snapshot = await asyncio.shield(self._flights.join(customer))
+        except UpstreamError:
+            if not was_in_the_air or since == -inf:
+                raise
+        else:
+            if snapshot.taken_at >= since or not was_in_the_air:
+                return snapshot
+        return await asyncio.shield(self._flights.join(customer))
+
+    def renew_soon(self, customer: Customer) -> None:
+        """Refresh without waiting, whatever the budget is, by a flight that takes off from now on."""
+        _ = self._tasks.start(self.renew(customer, since=self._clock()), name=f"renew {customer}")
+
+    async def _fly(self, customer: Customer) -> Snapshot:
+        flight = self._log(customer)
+        flight.outcome, flight.detail = "error", "an unexpected error; see the log"
+        try:
+            snapshot = await self._fetch(customer, flight)
+            flight.outcome, flight.detail = "landed" if snapshot.unknown is None else "unknown_customer", None
+        except asyncio.CancelledError:
+            flight.outcome, flight.detail = "cancelled", "the process is shutting down"
+            raise
+        except SidecarError as error:
+            flight.outcome, flight.detail = error.code, str(error)
+            raise
+        finally:
+            flight.landed = self._clock()
+            self.outcomes[flight.outcome] += 1
+            if flight.pages:
+                self.pages.add(flight.pages)
+        if not self._cache.put(snapshot):
+            return self._cache.get(customer) or snapshot
+        return snapshot
+
+    def _log(self, customer: Customer) -> Flight:
+        flight = Flight(took_off=self._clock())
+        self._history[customer] = flight
+        self._history.move_to_end(customer)
+        while len(self._history) > HISTORY:
+            self._history.popitem(last=False)
+        return flight

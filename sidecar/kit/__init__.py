@@ -1,0 +1,12 @@
+"""Mechanisms, a page each; none knows what an entitlement is.
+
+address       where a listener listens
+clock         what time it is: wall time that never jumps
+duration      30s, 5m, 24h
+lifecycle     starting, serving, draining
+limiter       a token bucket with a bounded queue
+pulse         how late the event loop runs
+singleflight  many askers, one piece of work
+tally         a histogram of plain integers
+tasks         one-off tasks that neither get lost nor die in silence
+"""

@@ -1,0 +1,32 @@
+"""A histogram of plain integers, cheap enough for the hottest path; a scrape makes the metric of it."""
+
+from bisect import bisect_left
+from collections.abc import Iterable
+
+
+class Tally:
+    """Counts of observations per bucket. Bounds are inclusive upper limits; a last bucket takes what is above all.
+
+    >>> ages = Tally([1, 10])
+    >>> for age in (0.5, 1, 3, 99): ages.add(age)
+    >>> ages.cumulative()
+    [(1, 2), (10, 3), (inf, 4)]
+    """
+
+    def __init__(self, bounds: Iterable[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.sum = 0.0
+
+    def add(self, value: float, times: int = 1) -> None:
+        """Count ``value``, as often as ``times`` says."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.sum += value * times
+
+    def cumulative(self) -> list[tuple[float, int]]:
+        """Return (bound, observations at or below it) pairs, the last bound being infinity."""
+        total, pairs = 0, []
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
+            total += count
+            pairs.append((bound, total))
+        return pairs

@@ -1,0 +1,134 @@
+"""Every metric by name, read from the parts' plain integers at scrape.
+
+No label's value ever comes from a caller: reasons, sources, outcomes, statuses and routes are fixed sets, and each
+member of a set is there from the start, at zero.
+"""
+
+import platform
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from sidecar import __version__
+from sidecar.core.cache import Cache
+from sidecar.core.checker import Checker
+from sidecar.core.refresher import Refresher
+from sidecar.kit.limiter import Limiter
+from sidecar.kit.pulse import Pulse
+from sidecar.kit.tally import Tally
+from sidecar.stripe.client import StripeClient
+
+PREFIX = "entitlement_sidecar_"
+
+
+class Requests:
+    """Counts answered requests by route template and status; a middleware of each listener."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, int]] = Counter()
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Count the answer to ``request``."""
+        response = await handler(request)
+        resource = request.match_info.route.resource
+        self.counts["other" if resource is None else resource.canonical, response.status] += 1
+        return response
+
+
+class Core(NamedTuple):
+    """The parts of the heart that count."""
+
+    checker: Checker
+    refresher: Refresher
+    cache: Cache
+
+
+class Parts(Collector):
+    """Reads the parts. The order here is the order of the page and of the README's table."""
+
+    def __init__(self, core: Core, *, client: StripeClient, limiter: Limiter, pulse: Pulse, requests: Requests) -> None:
+        self._core = core
+        self._client = client
+        self._limiter = limiter
+        self._pulse = pulse
+        self._requests = requests
+
+    def collect(self) -> Iterator[Metric]:
+        """Read every metric."""
+        yield from self._answers()
+        yield from self._upstream()
+        yield from self._inside()
+
+    def _answers(self) -> Iterator[Metric]:
+        checker = self._core.checker
+        yield counter("checks", "Checks answered.", ("reason", "source"), checker.decisions)
+        yield histogram("check_duration_seconds", "Time from question to decision.", checker.durations)
+        yield histogram("answer_age_seconds", "Age of the information in served answers.", checker.ages)
+        yield counter(
+            "policy_answers", "Checks answered by policy, knowing nothing.", ("policy",), checker.policy_answers
+        )
+        yield counter("http_requests", "Requests answered.", ("route", "status"), self._requests.counts)
+
+    def _upstream(self) -> Iterator[Metric]:
+        refresher, client, limiter = self._core.refresher, self._client, self._limiter
+        yield counter("flights", "Refreshes of a customer, by how they ended.", ("outcome",), refresher.outcomes)
+        yield gauge("flights_in_the_air", "Refreshes under way.", refresher.in_the_air())
+        yield counter(
+            "flights_deferred", "Background refreshes that the budget had nothing left for.", (), refresher.deferred
+        )
+        yield histogram("flight_pages", "Pages read per refresh.", refresher.pages)
+        yield counter("upstream_requests", "Requests to Stripe.", ("operation", "status"), client.requests)
+        yield histogram("upstream_duration_seconds", "Time that Stripe took to answer.", client.durations)
+        failing = 0 if client.health.state in ("ok", "untried") else 1
+        yield gauge("upstream_failing", "1 while the last request to Stripe came to nothing.", failing)
+        yield gauge("budget_left_requests", "Requests to Stripe that could be sent at once.", limiter.left)
+        yield gauge("budget_rate_requests_per_second", "Requests to Stripe that the budget allows.", limiter.rate)
+        yield counter("budget_refused", "Requests that the budget had no room for in time.", (), limiter.refused)
+
+    def _inside(self) -> Iterator[Metric]:
+        cache = self._core.cache
+        yield gauge("cache_customers", "Customers remembered.", len(cache))
+        yield gauge("cache_bytes", "Memory used for them.", cache.bytes)
+        yield gauge("cache_max_bytes", "Memory that may be used for them.", cache.max_bytes)
+        yield counter("cache_evictions", "Customers forgotten for lack of memory.", (), cache.evictions)
+        yield gauge("event_loop_lag_seconds", "Time by which the event loop is late.", self._pulse.overdue())
+        build = GaugeMetricFamily(f"{PREFIX}build_info", "Which version this is.", labels=("version", "python"))
+        build.add_metric((__version__, platform.python_version()), 1)
+        yield build
+
+
+def counter(name: str, meaning: str, labels: Iterable[str], counts: Mapping[Any, int] | int) -> Metric:
+    """Return a counter; ``counts`` has a value per combination of label values, or is the only value."""
+    family = CounterMetricFamily(PREFIX + name, meaning, labels=tuple(labels))
+    if isinstance(counts, int):
+        family.add_metric((), counts)
+        return family
+    for values, count in sorted(counts.items(), key=lambda item: str(item[0])):
+        family.add_metric(tuple(map(str, values)) if isinstance(values, tuple) else (str(values),), count)
+    return family
+
+
+def gauge(name: str, meaning: str, value: float) -> Metric:
+    """Return a gauge."""
+    return GaugeMetricFamily(PREFIX + name, meaning, value=value)
+
+
+def histogram(name: str, meaning: str, tally: Tally) -> Metric:
+    """Return a histogram."""
+    buckets = [("+Inf" if bound == float("inf") else repr(float(bound)), count) for bound, count in tally.cumulative()]
+    return HistogramMetricFamily(PREFIX + name, meaning, buckets=buckets, sum_value=tally.sum)
+
+
+def registry(parts: Parts) -> CollectorRegistry:
+    """Return a registry of our metrics and the process's own (memory, descriptors, CPU)."""
+    found = CollectorRegistry()
+    found.register(parts)
+    ProcessCollector(registry=found)
+    return found

@@ -1,0 +1,179 @@
+"""The facts: what Stripe said, when, and what follows from it. Everything here is frozen."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, Self
+
+from sidecar.errors import NoAnswer, UnknownCustomer
+
+
+class Customer(NamedTuple):
+    """Who is asked about. A customer id is unique only within its account (and mode, which a process has one of).
+
+    ``account`` is a connected account's id, or None for the account that owns the API key.
+    """
+
+    id: str
+    account: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.account}/{self.id}" if self.account else self.id
+
+
+class Feature(NamedTuple):
+    """A feature of the catalogue. Two features may share one lookup key: an archived one's may be used again."""
+
+    id: str
+    lookup_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a list entitles to, in Stripe's order; customers with equal plans share one of these in memory."""
+
+    features: tuple[Feature, ...]
+    lookup_keys: frozenset[str] = field(compare=False)
+
+    @classmethod
+    def of(cls, features: tuple[Feature, ...]) -> Self:
+        """Make a plan of features in Stripe's order."""
+        return cls(features, frozenset(feature.lookup_key for feature in features))
+
+
+NOTHING = Plan.of(())
+
+
+class Entitlement(NamedTuple):
+    """One active entitlement, by its own id."""
+
+    id: str
+    feature: Feature
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One complete list of a customer's active entitlements.
+
+    ``taken_at`` is the moment, in Unix seconds, just before its first page was asked for. ``unknown`` is Stripe's
+    refusal when it knows no such customer; the list is then empty.
+    """
+
+    customer: Customer
+    taken_at: float
+    plan: Plan = NOTHING
+    ids: tuple[str, ...] = ()
+    unknown: UnknownCustomer | None = None
+
+    @property
+    def entitlements(self) -> list[Entitlement]:
+        """The entitlements in Stripe's order."""
+        return [Entitlement(*pair) for pair in zip(self.ids, self.plan.features, strict=True)]
+
+
+class Reason(StrEnum):
+    """Why a decision is what it is. There are three different no's; only the first is a fact about a feature."""
+
+    ENTITLED = "entitled"
+    NOT_ENTITLED = "not_entitled"
+    UNKNOWN_CUSTOMER = "unknown_customer"
+    UNAVAILABLE = "unavailable"
+
+
+class Source(StrEnum):
+    """Where an answer came from."""
+
+    MEMORY = "memory"
+    STORE = "store"
+    UPSTREAM = "upstream"
+    POLICY = "policy"
+
+
+class Policy(StrEnum):
+    """What to answer when nothing trustworthy is at hand."""
+
+    DENY = "deny"
+    ALLOW = "allow"
+    ERROR = "error"
+
+
+class State(StrEnum):
+    """How far what is in memory may be trusted."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    EXPIRED = "expired"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A snapshot that may be answered from, with the age in seconds that the answer has to state."""
+
+    snapshot: Snapshot
+    source: Source
+    age: float
+    stale: bool
+
+    @property
+    def as_of(self) -> float:
+        """The moment, in Unix seconds, at which the answer was last known to be true."""
+        return self.snapshot.taken_at
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer to one check. ``entitled`` is None when the policy says that this is for the caller to handle.
+
+    A policy's answer has no ``finding``, hence no age to state; ``missing`` says why nothing better is known.
+    """
+
+    customer: Customer
+    lookup_key: str
+    entitled: bool | None
+    reason: Reason
+    source: Source
+    finding: Finding | None = None
+    missing: NoAnswer | None = None
+
+
+def decide(finding: Finding, lookup_key: str) -> Decision:
+    """Answer from a snapshot: entitled when any active entitlement has the lookup key, compared byte for byte."""
+    snapshot = finding.snapshot
+    entitled = lookup_key in snapshot.plan.lookup_keys
+    if entitled:
+        reason = Reason.ENTITLED
+    elif snapshot.unknown is None:
+        reason = Reason.NOT_ENTITLED
+    else:
+        reason = Reason.UNKNOWN_CUSTOMER
+    return Decision(snapshot.customer, lookup_key, entitled, reason, finding.source, finding)
+
+
+POLICY_ANSWERS = {Policy.DENY: False, Policy.ALLOW: True, Policy.ERROR: None}
+
+
+def decide_by_policy(customer: Customer, lookup_key: str, policy: Policy, missing: NoAnswer) -> Decision:
+    """Answer without knowledge, and say so."""
+    entitled = POLICY_ANSWERS[policy]
+    return Decision(customer, lookup_key, entitled, Reason.UNAVAILABLE, Source.POLICY, missing=missing)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request to Stripe and what came of it: an HTTP status, or the code of the error without one."""
+
+    asked_at: float
+    outcome: str
+    request_id: str | None
+
+
+@dataclass(slots=True)
+class Flight:
+    """The log of one refresh: written while it is under way, kept to explain answers afterwards."""
+
+    took_off: float
+    exchanges: list[Exchange] = field(default_factory=list)
+    pages: int = 0
+    landed: float | None = None
+    outcome: str | None = None
+    detail: str | None = None

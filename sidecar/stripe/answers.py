@@ -1,0 +1,85 @@
+"""What a status, headers and body of Stripe mean.
+
+Version 1 of Stripe's API has no error type for authentication or rate limiting, so status, code and headers decide;
+``Stripe-Should-Retry`` beats them all (docs.stripe.com/error-low-level).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from sidecar.errors import (
+    Broken,
+    CursorVanished,
+    KeyRejected,
+    PermissionMissing,
+    RequestRejected,
+    SidecarError,
+    Throttled,
+    UnknownCustomer,
+)
+
+MISSING = "resource_missing"
+CURSORS = ("starting_after", "ending_before")
+
+
+def read_json(body: bytes, *, status: int, request_id: str | None) -> dict[str, Any]:
+    """Return the JSON object in ``body``.
+
+    :raises Broken: for anything else: HTML, half a body, a bare list.
+    """
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        what = "nothing" if not body else f"{len(body)} bytes that are not a JSON object"
+        raise Broken(f"Stripe answered {status} with {what}", status=status, request_id=request_id)
+    return found
+
+
+def refusal(status: int, headers: Mapping[str, str], body: bytes) -> SidecarError:
+    """Return the error that an answer other than 200 stands for.
+
+    Whether Stripe says "no such customer" with 400 or 404 is not documented for this call; the code and the parameter
+    decide, whatever the status.
+    """
+    request_id = headers.get("Request-Id")
+    try:
+        error = read_json(body, status=status, request_id=request_id).get("error")
+    except Broken as broken:
+        error = None
+        detail = str(broken)
+    else:
+        detail = f"Stripe answered {status} without an error object"
+    retry = {"true": True, "false": False}.get(headers.get("Stripe-Should-Retry", "").lower())
+    if not isinstance(error, dict):
+        return by_status(status, {}, detail, headers, retry=retry)
+    message = str(error.get("message") or f"Stripe answered {status}")
+    code, param = error.get("code"), error.get("param")
+    if 400 <= status < 500 and code == MISSING and param in ("customer", "id"):
+        return UnknownCustomer(status, message)
+    if 400 <= status < 500 and code == MISSING and param in CURSORS:
+        return CursorVanished(message, status=status, request_id=request_id)
+    return by_status(status, error, message, headers, retry=retry)
+
+
+def by_status(
+    status: int, error: Mapping[str, Any], detail: str, headers: Mapping[str, str], *, retry: bool | None
+) -> SidecarError:
+    """Return the error that ``status`` stands for, ``error`` being Stripe's own account of it."""
+    request_id = headers.get("Request-Id")
+    if status == 429 or (status == 400 and error.get("code") == "rate_limit"):  # 400: an older form of the limiter
+        reason, after = headers.get("Stripe-Rate-Limited-Reason"), headers.get("Retry-After", "")
+        seconds = float(after) if after.isascii() and after.isdigit() and len(after) < 6 else None
+        return Throttled(detail, reason=reason, after=seconds, status=status, request_id=request_id, retry=retry)
+    if status == 401:
+        return KeyRejected(detail, status=status, request_id=request_id)
+    if status == 403:
+        return PermissionMissing(detail, status=status, request_id=request_id)
+    if status == 409:
+        return RequestRejected(detail, status=status, request_id=request_id, retry=retry is not False)
+    if 400 <= status < 500 and status != 424 and error:  # 424: something that Stripe depends on failed
+        return RequestRejected(detail, status=status, request_id=request_id, retry=retry)
+    return Broken(detail, status=status, request_id=request_id, retry=retry)

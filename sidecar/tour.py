@@ -1,0 +1,206 @@
+"""``make demo``: the sidecar and the built-in Stripe in one process, asked real questions over real sockets.
+
+Each answer is compared with what is true at the built-in Stripe; a wrong one ends the tour with an error.
+"""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import orjson
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from rich.console import Console
+from rich.json import JSON
+
+from sidecar import app, demo
+from sidecar.api.listening import bind
+from sidecar.errors import BadSettings
+from sidecar.kit.address import Address
+from sidecar.settings import Settings
+
+KEY = "sk_test_demo"
+FRESH_FOR = 2.0
+PORTS = (7420, 7421)
+
+
+class Tour:
+    """The steps, in order."""
+
+    def __init__(
+        self, console: Console, stripe: demo.FakeStripe, upstream: str, session: aiohttp.ClientSession
+    ) -> None:
+        self._console = console
+        self._stripe = stripe
+        self._upstream = upstream
+        self._session = session
+        self._url = ""
+        self._ops = ""
+
+    async def go(self, sidecar: app.Sidecar) -> None:
+        """Walk through everything."""
+        self._url = f"http://{sidecar.checks.addresses[0]}"
+        self._ops = f"http://{sidecar.ops.addresses[0]}"
+        await self._ask_and_ask_again()
+        await self._change()
+        await self._break()
+        await self._count()
+
+    def farewell(self) -> None:
+        """Say how to go on by hand."""
+        self._say("Your turn", "It stays up until Ctrl-C. In another terminal:")
+        for line in (
+            f"curl {self._url}/v1/customers/cus_ada/entitlements/sso",
+            f"curl {self._url}/v1/customers/cus_ada/explain",
+            f"curl -X POST {self._upstream}/demo/grant/cus_ada/audit-log",
+            f"curl -X POST {self._url}/v1/customers/cus_ada/refresh",
+            f"curl -X POST {self._upstream}/demo/break/hang     # error, throttled, half, slow, reset … and /demo/mend",
+            f"curl {self._ops}/status",
+        ):
+            self._console.print(f"  {line}", highlight=False, soft_wrap=True)
+
+    async def _ask_and_ask_again(self) -> None:
+        self._say(
+            "Ask", "cus_ada pays for sso. The first question reads her whole list from Stripe; later ones do not."
+        )
+        self._expect(await self._check("cus_ada", "sso"), entitled=True, source="upstream")
+        self._expect(await self._check("cus_ada", "sso"), entitled=True, source="memory")
+        self._say("Three different no's", "Not sold to her; no such customer. (The third comes when Stripe is down.)")
+        self._expect(await self._check("cus_ada", "white-label"), entitled=False, reason="not_entitled")
+        self._expect(await self._check("cus_nobody", "sso"), entitled=False, reason="unknown_customer")
+
+    async def _change(self) -> None:
+        self._say(
+            "Change", "Stripe grants audit-log and revokes sso; a forced refresh, as after a checkout, learns both."
+        )
+        self._stripe.grant("cus_ada", "audit-log")
+        self._stripe.revoke("cus_ada", "sso")
+        refreshed = await self._ask("POST", "/v1/customers/cus_ada/refresh")
+        keys = [item["lookup_key"] for item in refreshed["entitlements"]]
+        self._expect({"lookup_keys": keys}, lookup_keys=self._stripe.held("cus_ada"))
+        self._expect(await self._check("cus_ada", "audit-log"), entitled=True)
+        self._expect(await self._check("cus_ada", "sso"), entitled=False)
+
+    async def _break(self) -> None:
+        self._say(
+            "Break Stripe", f"Every request to it now fails. After {FRESH_FOR:g} s the answer is stale, and says so."
+        )
+        self._stripe.break_with(demo.Fault.ERROR)
+        await asyncio.sleep(FRESH_FOR + 0.5)
+        answer = await self._check("cus_ada", "audit-log")
+        self._expect(answer, entitled=True, stale=True, source="memory")
+        if answer["age"] < FRESH_FOR:
+            raise WrongAnswer("the age does not say how long ago Stripe was asked", answer)
+        self._say(
+            "The third no",
+            "Of cus_bob nothing is known yet, so the policy answers (deny, unless you choose otherwise).",
+        )
+        self._expect(await self._check("cus_bob", "sso"), entitled=False, reason="unavailable", source="policy")
+        self._say("Your own bound", "A caller that cannot bear two seconds gets an error instead of an old answer.")
+        refused = await self._check("cus_ada", "audit-log", "Cache-Control: max-age=2")
+        self._expect(refused, status=503, code="too_old")
+        self._say("Mend Stripe", "The sidecar comes back by itself.")
+        self._stripe.break_with(None)
+        self._expect(await self._check("cus_bob", "sso"), entitled=True, source="upstream")
+        self._expect(
+            await self._check("cus_ada", "audit-log", "Cache-Control: no-cache"), stale=False, source="upstream"
+        )
+
+    async def _count(self) -> None:
+        self._say("What it cost", "A thousand more questions in one batch, and what Stripe saw of everything so far.")
+        before = self._stripe.count()
+        questions = {"checks": [{"customer": "cus_ada", "lookup_key": "audit-log"}] * 1000}
+        async with self._session.post(f"{self._url}/v1/checks", json=questions) as response:
+            results = (await response.json())["results"]
+        wrong = [result for result in results if result["entitled"] is not True]
+        if wrong or len(results) != 1000 or self._stripe.count() != before:
+            raise WrongAnswer("the batch", wrong[:1])
+        self._console.print(f"  1000 answers, {self._stripe.count() - before} requests to Stripe; {before} before.\n")
+
+    async def _check(self, customer: str, lookup_key: str, *headers: str) -> dict[str, Any]:
+        return await self._ask("GET", f"/v1/customers/{customer}/entitlements/{lookup_key}", *headers)
+
+    async def _ask(self, method: str, path: str, *headers: str) -> dict[str, Any]:
+        shown = "".join(f" -H '{header}'" for header in headers) + (" -X POST" if method == "POST" else "")
+        self._console.print(f"  $ curl{shown} {self._url}{path}", style="bold", highlight=False, soft_wrap=True)
+        sent = dict(header.split(": ") for header in headers)
+        async with self._session.request(method, self._url + path, headers=sent) as response:
+            body = await response.read()
+        self._console.print("   ", JSON(body.decode(), indent=None), soft_wrap=True)
+        found: dict[str, Any] = orjson.loads(body)
+        return found
+
+    def _say(self, title: str, text: str) -> None:
+        self._console.print(f"\n[bold cyan]{title}[/]  {text}", highlight=False)
+
+    def _expect(self, answer: dict[str, Any], **expected: Any) -> None:
+        if any(answer.get(name) != value for name, value in expected.items()):
+            raise WrongAnswer(f"expected {expected}", answer)
+
+
+class WrongAnswer(AssertionError):
+    """The tour was told something that is not so."""
+
+
+async def take(stop: asyncio.Event, *, stay: bool, console: Console | None = None) -> None:
+    """Take the tour, and with ``stay`` remain until ``stop`` is set."""
+    console = console or Console(highlight=False)
+    stripe = demo.FakeStripe(key=KEY)
+    for customer, keys in {"cus_ada": ("seats-10", "sso"), "cus_bob": ("sso",)}.items():
+        for key in keys:
+            stripe.grant(customer, key)
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(demo.serving(stripe))
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        tour, started, ended = Tour(console, stripe, upstream, session), asyncio.Event(), asyncio.Event()
+        running: list[app.Sidecar] = []
+
+        def begin(sidecar: app.Sidecar) -> None:
+            running.append(sidecar)
+            started.set()
+
+        async with asyncio.TaskGroup() as group:
+            _ = group.create_task(app.serve(settings(upstream), ended, started=begin))
+            await started.wait()
+            try:
+                await tour.go(running[0])
+                if stay:
+                    tour.farewell()
+                    await stop.wait()
+            finally:
+                ended.set()
+
+
+class TourSettings(Settings):
+    """Settings that nothing in the reader's environment changes."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take only what the tour says."""
+        return (init_settings,)
+
+
+def settings(upstream: str) -> Settings:
+    """Return settings for the tour, on the usual ports where these are free."""
+    listen, ops_listen = (f"127.0.0.1:{port if is_free(port) else 0}" for port in PORTS)
+    return TourSettings.model_validate(
+        {
+            "stripe_api_key": KEY,
+            "stripe_api_base": upstream,
+            "fresh_for": FRESH_FOR,
+            "deadline": 1.0,
+            "listen": listen,
+            "ops_listen": ops_listen,
+        }
+    )
+
+
+def is_free(port: int) -> bool:
+    """Tell whether nobody listens on ``port``."""
+    try:
+        bind(Address("127.0.0.1", port)).close()
+    except BadSettings:
+        return False
+    return True

@@ -1,0 +1,52 @@
+"""Fixtures for all: an upstream on a real port, a sidecar before it, clocks; and what every test must respect."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import settings as hypothesis_settings
+
+from sidecar.demo import FakeStripe, serving
+from tests.fakes import KEY, FakeClock, Running, running
+
+hypothesis_settings.register_profile("dev", max_examples=50, deadline=None)
+hypothesis_settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
+hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_blocks_the_loop() -> Iterator[BlockBuster]:
+    """A call of ours that blocks the event loop fails the test that made it."""
+    with blockbuster_ctx("sidecar") as blockbuster:
+        yield blockbuster
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables of the machine that runs the tests change nothing."""
+    for name in list(os.environ):
+        if name.startswith("SIDECAR_") or name == "STRIPE_API_KEY":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def stripe() -> FakeStripe:
+    return FakeStripe(key=KEY)
+
+
+@pytest.fixture
+async def upstream(stripe: FakeStripe) -> AsyncIterator[str]:
+    async with serving(stripe) as url:
+        yield url
+
+
+@pytest.fixture
+async def sidecar(upstream: str) -> AsyncIterator[Running]:
+    async with running(upstream) as found:
+        yield found
