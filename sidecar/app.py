@@ -15,6 +15,7 @@ import aiohttp
 import stamina.instrumentation
 from aiohttp import web
 from aiohttp.typedefs import Middleware
+from prometheus_client import CollectorRegistry
 
 from sidecar import __version__
 from sidecar.api.checks import Checks
@@ -69,6 +70,7 @@ class Sidecar:
     checker: Checker
     refresher: Refresher
     client: StripeClient
+    metrics: CollectorRegistry
 
 
 @asynccontextmanager
@@ -100,7 +102,8 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
 
         requests = Requests()
         parts = Parts(Core(checker, refresher, cache), client=client, limiter=limiter, pulse=pulse, requests=requests)
-        ops = Ops(lifecycle, pulse, status_of(client.health, cache, refresher, limiter, clock), registry(parts))
+        metrics = registry(parts)
+        ops = Ops(lifecycle, pulse, status_of(client.health, cache, refresher, limiter, clock), metrics)
 
         checks_app = application([requests.middleware, problems, *guards(settings)])
         checks_app.add_routes([*Checks(checker, refresher).routes(), *Stripe(checker, client).routes()])
@@ -115,6 +118,7 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
             checker,
             refresher,
             client,
+            metrics,
         )
 
 
@@ -163,9 +167,19 @@ async def listening(*listeners: Listener) -> AsyncIterator[None]:
         yield
 
 
-async def serve(settings: Settings, stop: asyncio.Event, *, started: Callable[[Sidecar], None] | None = None) -> None:
-    """Run until ``stop`` is set, or until a loop dies; ``started`` is told once checks are answered."""
-    async with assembled(settings) as sidecar, asyncio.TaskGroup() as group:
+async def serve(
+    settings: Settings,
+    stop: asyncio.Event,
+    *,
+    started: Callable[[Sidecar], None] | None = None,
+    clock: Clock | None = None,
+) -> None:
+    """Run until ``stop`` is set; ``started`` is told once checks are answered.
+
+    :raises BadSettings: when a part cannot be built.
+    :raises ExceptionGroup: when a loop died that must run for ever.
+    """
+    async with assembled(settings, clock=clock) as sidecar, asyncio.TaskGroup() as group:
         loops = [group.create_task(loop_forever(loop)) for loop in sidecar.loops]
         async with listening(sidecar.ops, sidecar.checks):
             sidecar.lifecycle.enter(Phase.SERVING)

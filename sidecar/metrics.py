@@ -1,7 +1,7 @@
 """Every metric by name, read from the parts' plain integers at scrape.
 
-No label's value ever comes from a caller: reasons, sources, outcomes, statuses and routes are fixed sets, and each
-member of a set is there from the start, at zero.
+No label's value ever comes from a caller: reasons, sources, outcomes, statuses and routes are fixed sets. All but the
+pairs of route and status are there from the start, at zero, so that a rate has something to begin from.
 """
 
 import platform

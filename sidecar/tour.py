@@ -176,7 +176,12 @@ class TourSettings(Settings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: PydanticBaseSettingsSource
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 -- the library's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- what must not count
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- what must not count
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- what must not count
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take only what the tour says."""
         return (init_settings,)

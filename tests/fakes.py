@@ -97,7 +97,7 @@ async def running(upstream: str, **knobs: Any) -> AsyncIterator[Running]:
     async with (
         assembled(settings_for(upstream, **knobs), clock=clock) as sidecar,
         listening(sidecar.ops, sidecar.checks),
-        aiohttp.ClientSession() as session,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         sidecar.lifecycle.enter(Phase.SERVING)
         yield Running(sidecar, session, clock)

@@ -119,7 +119,8 @@ def in_stripes_words(error: SidecarError) -> tuple[int, dict[str, Any]]:
         case Throttled() | OverBudget():
             return 429, render.error(cause.detail, code="rate_limit")
         case _:
-            return 503, render.error(f"entitlement-sidecar has no answer: {error}", type_="api_error")
+            status = 504 if error.code == "not_cached" else 503
+            return status, render.error(f"entitlement-sidecar has no answer: {error}", type_="api_error")
 
 
 def from_error_for_stripe(error: SidecarError) -> web.Response:

@@ -20,5 +20,5 @@ def say_duration(value: float) -> str:
     """Return seconds in the largest unit that divides them."""
     for unit in ("d", "h", "m", "s"):
         if value >= UNITS[unit] and value % UNITS[unit] == 0:
-            return f"{value / UNITS[unit]:g}{unit}"
-    return f"{value * 1000:g}ms" if value else "0"
+            return f"{value / UNITS[unit]:.15g}{unit}"
+    return f"{value * 1000:.15g}ms" if value else "0"

@@ -198,12 +198,16 @@ class StripeClient:
             error.detail = self._key.scrub(error.detail)
             error.args = (error.detail,)
             if isinstance(error, KeyRejected):  # rotated meanwhile, by another flight or in the file?
-                error.retry = used != self._key.reveal() or await asyncio.to_thread(self._key.reload)
+                if used == self._key.reveal():
+                    await asyncio.to_thread(self._key.reload)
+                error.retry = used != self._key.reveal()
             if not isinstance(error, CursorVanished):
                 self.health.failed(error)
             raise
-        except UnknownCustomer:
+        except UnknownCustomer as unknown:
             self._count(operation, flight, asked_at, answer, "unknown_customer")
+            unknown.message = self._key.scrub(unknown.message)
+            unknown.args = (unknown.message,)
             self.health.succeeded()
             raise
         self._count(operation, flight, asked_at, answer, "200")

@@ -1,0 +1,32 @@
+"""The least that Python can do: the same bytes for every request. It serves ``bare.py PORT FILE``."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import cast
+
+import uvloop
+
+
+class Bare(asyncio.Protocol):
+    """Counts blank lines and answers each one; reads nothing else of a request."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but ancestry
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.write(self._answer * data.count(b"\r\n\r\n"))
+
+
+async def serve(port: int, answer: bytes) -> None:
+    """Answer until killed."""
+    server = await asyncio.get_running_loop().create_server(lambda: Bare(answer), "127.0.0.1", port)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(int(sys.argv[1]), Path(sys.argv[2]).read_bytes()))

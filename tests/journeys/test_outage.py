@@ -1,0 +1,154 @@
+"""Stripe fails in every way there is: checks go on, within their deadline, with their true age."""
+
+import asyncio
+from urllib.parse import urlsplit
+
+import pytest
+
+from sidecar.demo import FakeStripe, Fault, serving
+from tests.api.test_checks import give
+from tests.fakes import Running, running
+
+FAILURES = [
+    Fault.ERROR,
+    Fault.THROTTLED,
+    Fault.LOCK_TIMEOUT,
+    Fault.HTML,
+    Fault.NOT_JSON,
+    Fault.HALF,
+    Fault.HANG,
+    Fault.RESET,
+    Fault.ENDLESS,
+    Fault.REPEATED,
+    Fault.OTHER_MODE,
+]
+
+CODES = {"broken", "throttled", "unreachable", "deadline"}
+
+
+@pytest.mark.parametrize("fault", FAILURES)
+async def test_answers_go_on(upstream: str, stripe: FakeStripe, fault: Fault) -> None:
+    """What is known is answered from memory, marked stale, with an age that counts on; the unknown by policy."""
+    stripe.grant("cus_known", "a")
+    stripe.grant("cus_other", "a")
+    async with running(upstream, deadline=0.15, policy='{"open-*": "allow"}') as sidecar:
+        first = await sidecar.check("cus_known", "a")
+        sidecar.clock.advance(1000)
+        stripe.break_with(fault)
+        known = await sidecar.check("cus_known", "a")
+        assert (known["entitled"], known["stale"], known["source"]) == (True, True, "memory")
+        assert known["as_of"] == first["as_of"]
+        assert known["age"] >= 1000
+        closed, opened = await sidecar.check("cus_other", "a"), await sidecar.check("cus_other", "open-1")
+        for answer, entitled in ((closed, False), (opened, True)):
+            assert (answer["entitled"], answer["reason"], answer["source"]) == (entitled, "unavailable", "policy")
+            assert answer["code"] in CODES
+            assert (answer["age"], answer["as_of"]) == (None, None)
+        again = await sidecar.check("cus_known", "a")
+        assert again["age"] >= known["age"], "serving an answer does not renew its age"
+        sidecar.clock.advance(90_000)
+        assert (await sidecar.check("cus_known", "a"))["source"] == "policy", "older than stale_for"
+        stripe.break_with(None)
+
+
+@pytest.mark.parametrize("fault", FAILURES)
+async def test_stripe_is_used_again_by_itself(upstream: str, stripe: FakeStripe, fault: Fault) -> None:
+    """Once Stripe is mended the next question reads it, without a restart of ours."""
+    stripe.grant("cus_1", "a")
+    stripe.break_with(fault)
+    async with running(upstream, deadline=0.05) as sidecar:
+        assert (await sidecar.check("cus_1", "a"))["source"] == "policy"
+        stripe.break_with(None)
+        while (answer := await sidecar.check("cus_1", "a"))["source"] == "policy":
+            await asyncio.sleep(0.01)
+        assert answer["entitled"] is True
+        assert (await sidecar.get("/status"))[1]["stripe"]["state"] == "ok"
+
+
+async def test_a_restarted_stripe(stripe: FakeStripe) -> None:
+    """Stripe goes away altogether and comes back at the same address."""
+    stripe.grant("cus_1", "a")
+    async with serving(stripe) as upstream:
+        port = urlsplit(upstream).port or 0
+        starting = running(upstream, deadline=0.2)
+        sidecar = await starting.__aenter__()
+        await sidecar.check("cus_1", "a")
+    try:
+        sidecar.clock.advance(1000)
+        gone = await sidecar.check("cus_1", "a")
+        assert (gone["entitled"], gone["stale"]) == (True, True)
+        assert (await sidecar.check("cus_2", "a"))["code"] in ("unreachable", "deadline")
+        stripe.revoke("cus_1", "a")
+        async with serving(stripe, port=port):
+            while (answer := await sidecar.check("cus_1", "a", Cache_Control="max-age=300"))["entitled"] is not False:
+                await asyncio.sleep(0.01)
+            assert answer["reason"] == "not_entitled"
+    finally:
+        await starting.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("page", [0, 1, 2])
+@pytest.mark.parametrize("fault", [Fault.ERROR, Fault.HALF, Fault.ENDLESS, Fault.REPEATED, Fault.OTHER_MODE])
+async def test_a_failure_on_any_page_leaves_the_old_answer(
+    upstream: str, stripe: FakeStripe, page: int, fault: Fault
+) -> None:
+    """A read that failed half-way changes nothing: every old entitlement holds, at its true age."""
+    keys = give(stripe, "cus_1", 250)
+    async with running(upstream, deadline=0.1) as sidecar:
+        _, before = await sidecar.get("/v1/customers/cus_1/entitlements")
+        stripe.revoke("cus_1", keys[0])
+        sidecar.clock.advance(1000)
+        stripe.break_with(fault, after=page)
+        status, _ = await sidecar.ask("POST", "/v1/customers/cus_1/refresh")
+        assert status == 503
+        _, after = await sidecar.get("/v1/customers/cus_1/entitlements")
+        assert after["entitlements"] == before["entitlements"]
+        assert (after["as_of"], after["stale"]) == (before["as_of"], True)
+        assert after["age"] >= 1000
+        stripe.break_with(None)
+        status, renewed = await sidecar.ask("POST", "/v1/customers/cus_1/refresh")
+        while status == 503:
+            status, renewed = await sidecar.ask("POST", "/v1/customers/cus_1/refresh")
+        assert [item["lookup_key"] for item in renewed["entitlements"]] == stripe.held("cus_1")
+
+
+async def test_a_cursor_that_vanishes_restarts_the_read(sidecar: Running, stripe: FakeStripe) -> None:
+    """The last entitlement of a page is revoked before the next page is asked for: the read starts over and is whole."""
+    give(stripe, "cus_1", 250)
+    at_cursor = stripe.held("cus_1")[99]
+
+    def revoke_before_the_second_page(_: object) -> None:
+        if stripe.count("list") == 2:
+            stripe.revoke("cus_1", at_cursor)
+
+    stripe.on_request = revoke_before_the_second_page
+    _, body = await sidecar.get("/v1/customers/cus_1/entitlements")
+    assert [item["lookup_key"] for item in body["entitlements"]] == stripe.held("cus_1")
+    assert len(body["entitlements"]) == 249
+    assert stripe.count("list") == 5
+    assert 'entitlement_sidecar_flights_total{outcome="landed"} 1.0' in await sidecar.metrics()
+
+
+async def test_a_stale_customer_costs_one_flight_not_one_per_question(upstream: str, stripe: FakeStripe) -> None:
+    """While Stripe fails, a hundred questions about one stale customer start one refresh, not a hundred."""
+    stripe.grant("cus_1", "a")
+    async with running(upstream) as sidecar:
+        await sidecar.check("cus_1", "a")
+        sidecar.clock.advance(1000)
+        stripe.break_with(Fault.ENDLESS)  # fails without a retry
+        for _ in range(100):
+            assert (await sidecar.check("cus_1", "a"))["stale"] is True
+        assert stripe.count() == 2
+        stripe.break_with(None)
+
+
+async def test_a_cold_start_with_stripe_down_is_not_a_wall(upstream: str, stripe: FakeStripe) -> None:
+    """Many customers at once with a hanging Stripe: all get an answer by policy, the budget bounds what is sent."""
+    stripe.break_with(Fault.HANG)
+    async with running(upstream, deadline=0.2, rate=20, burst=5) as sidecar:
+        checks = [{"customer": f"cus_{place}", "lookup_key": "a"} for place in range(1000)]
+        _, body = await sidecar.ask("POST", "/v1/checks", json={"checks": checks})
+        assert {answer["source"] for answer in body["results"]} == {"policy"}
+        assert {answer["code"] for answer in body["results"]} <= {"deadline", "over_budget"}
+        assert 5 <= stripe.count() <= 15
+        stripe.break_with(None)

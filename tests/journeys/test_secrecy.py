@@ -1,0 +1,72 @@
+"""The key is planted, everything is provoked, and every output is searched for it."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from sidecar.demo import FakeStripe, Fault, serving
+from tests.fakes import KEY, running, settings_for
+
+TOKEN = "local-token-that-must-not-be-shown"
+
+
+async def test_the_key_is_in_no_output(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Logs at debug, every answer, metrics, status, explain and reprs, under every fault and with a rejected key."""
+    caplog.set_level(logging.DEBUG)
+    (tmp_path / "token").write_text(TOKEN)
+    outputs: list[str] = []
+    for real_key in (KEY, "sk_test_rotated"):
+        stripe = FakeStripe(key=real_key)
+        stripe.grant("cus_1", "a")
+        knobs = {"deadline": 0.1, "local_token_file": tmp_path / "token", "log_level": "debug"}
+        async with serving(stripe) as upstream, running(upstream, **knobs) as sidecar:
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            for fault in [None, *Fault]:
+                stripe.break_with(fault)
+                for method, path in (
+                    ("GET", "/v1/customers/cus_1/entitlements/a"),
+                    ("POST", "/v1/customers/cus_1/refresh"),
+                    ("GET", "/v1/customers/cus_1/explain"),
+                    ("GET", "/v1/entitlements/active_entitlements?customer=cus_2"),
+                ):
+                    async with sidecar.session.request(method, sidecar.url + path, headers=headers) as response:
+                        outputs += [str(response.headers), await response.text()]
+            stripe.break_with(None)
+            outputs += [await sidecar.metrics(), str(await sidecar.get("/status"))]
+            outputs += [repr(sidecar.sidecar), repr(vars(sidecar.sidecar.client)), repr(settings_for(upstream))]
+    outputs.append(caplog.text)
+    outputs += [str(vars(record)) for record in caplog.records]
+    everything = "\n".join(outputs)
+    assert "cus_1" in everything
+    assert KEY not in everything
+    assert TOKEN not in everything
+
+
+async def test_a_stripe_that_echoes_the_key(caplog: pytest.LogCaptureFixture) -> None:
+    """Even an upstream that repeats the Authorization header in its errors does not make us show it."""
+    caplog.set_level(logging.DEBUG)
+
+    async def echo(request: web.Request) -> web.Response:
+        said = f"you sent {request.headers['Authorization']}"
+        return web.json_response({"error": {"type": "invalid_request_error", "message": said}}, status=401)
+
+    app = web.Application()
+    app.router.add_get("/{any:.*}", echo)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await (site := web.TCPSite(runner, "127.0.0.1", 0)).start()
+    port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+    async with running(f"http://127.0.0.1:{port}", policy="error") as sidecar:
+        found = [
+            str(await sidecar.get("/v1/customers/cus_1/entitlements/a")),
+            str(await sidecar.get("/v1/customers/cus_1/explain")),
+            str(await sidecar.get("/v1/entitlements/active_entitlements?customer=cus_1")),
+            str(await sidecar.get("/v1/entitlements/active_entitlements?customer=cus_1&expand[]=data.feature")),
+            str(await sidecar.get("/status")),
+            caplog.text,
+        ]
+    await runner.cleanup()
+    assert "you sent Bearer sk_test_…" in found[0]
+    assert all(KEY not in text for text in found)

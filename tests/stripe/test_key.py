@@ -1,0 +1,150 @@
+"""The API key is never shown, and read again when it was rotated."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.errors import BadSettings
+from sidecar.stripe.key import ApiKey
+
+OLD, NEW, LIVE = "sk_test_51OldSecret", "rk_test_51NewSecret", "sk_live_51OldSecret"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    found = tmp_path / "key"
+    found.write_text(OLD)
+    return found
+
+
+def complaint(file: Path) -> str:
+    with pytest.raises(BadSettings) as caught:
+        ApiKey.from_file(file)
+    assert len(caught.value.complaints) == 1
+    return str(caught.value)
+
+
+class TestShowing:
+    @pytest.mark.parametrize(
+        ("key", "masked"),
+        [
+            ("sk_test_51Secret", "sk_test_…"),
+            ("rk_live_51Secret", "rk_live_…"),
+            ("sk_test_51_with_underscores", "sk_test_…"),
+            ("sk_51Secret", "sk_…"),
+            ("Secret", "_…"),
+        ],
+    )
+    def test_a_key_shows_its_kind_and_mode_only(self, key: str, masked: str) -> None:
+        """Neither repr nor str nor a format has more than the prefix."""
+        found = ApiKey(key)
+        assert found.masked == masked
+        assert repr(found) == str(found) == f"{found}" == f"ApiKey({masked})"
+        assert found.reveal() == key
+
+    @given(secret=st.text("abcdefghijklmnopqrstuvwxyzABC0123456789", min_size=8, max_size=99), live=st.booleans())
+    def test_no_secret_is_in_what_is_shown(self, secret: str, *, live: bool) -> None:
+        """Whatever the secret part is."""
+        key = ApiKey(f"sk_{'live' if live else 'test'}_{secret}")
+        assert secret not in repr(key)
+        assert secret not in key.scrub(f"not {key.reveal()}, {key.reveal()}")
+
+    @pytest.mark.parametrize(
+        ("key", "live"), [("sk_test_x", False), ("rk_test_x", False), ("sk_live_x", True), ("rk_live_x", True)]
+    )
+    def test_a_key_is_live_unless_it_says_test(self, key: str, *, live: bool) -> None:
+        """The prefix says which mode's objects to expect."""
+        assert ApiKey(key).livemode is live
+
+    @pytest.mark.parametrize("key", ["", "pk_live_51Secret", "sk_test_51 Secret", "sk_test_51Secret\n", "sk_test_é"])
+    def test_what_cannot_be_a_key_is_refused_unseen(self, key: str) -> None:
+        """The error does not repeat it."""
+        with pytest.raises(ValueError, match=r"^is (a publishable key|empty or has blanks)") as caught:
+            ApiKey(key)
+        assert "51" not in str(caught.value)
+
+
+class TestAFile:
+    def test_is_read_without_the_blanks_around(self, file: Path) -> None:
+        """An editor's newline is no part of the key."""
+        file.write_text(f"  {OLD}\n\n")
+        assert ApiKey.from_file(file).reveal() == OLD
+
+    def test_that_is_not_there_is_named(self, tmp_path: Path) -> None:
+        """The complaint has the setting, the path and the reason."""
+        missing = tmp_path / "nowhere"
+        assert complaint(missing) == f"SIDECAR_STRIPE_API_KEY_FILE: {missing}: No such file or directory"
+
+    def test_that_is_a_directory_is_named(self, tmp_path: Path) -> None:
+        """The same for what cannot be read."""
+        assert complaint(tmp_path) == f"SIDECAR_STRIPE_API_KEY_FILE: {tmp_path}: Is a directory"
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"\n", b"pk_live_51Secret", b"sk_test_51 Secret", b"sk_test_\xff51Secret"]
+    )
+    def test_that_has_no_key_is_refused_unseen(self, file: Path, content: bytes) -> None:
+        """The complaint says what is wrong and not what was there."""
+        file.write_bytes(content)
+        assert complaint(file).startswith(f"SIDECAR_STRIPE_API_KEY_FILE: {file}: ")
+        assert "51" not in complaint(file).removeprefix(f"SIDECAR_STRIPE_API_KEY_FILE: {file}")
+
+
+class TestReading:
+    """Reading a key's file again."""
+
+    def test_a_rotated_key_takes_over(self, file: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """The new key is used, the log says so, and neither key is in it."""
+        caplog.set_level(logging.INFO, "sidecar")
+        key = ApiKey.from_file(file)
+        file.write_text(f"{NEW}\n")
+        assert key.reload()
+        assert key.reveal() == NEW
+        assert caplog.messages == ["the API key was read again and has changed"]
+
+    def test_an_unchanged_key_is_no_news(self, file: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """Reading the same key again changes and says nothing."""
+        key = ApiKey.from_file(file)
+        assert not key.reload()
+        assert key.reveal() == OLD
+        assert not caplog.messages
+
+    def test_a_key_without_a_file_stays(self) -> None:
+        """A key from the environment cannot be rotated under a running process."""
+        key = ApiKey(OLD)
+        assert not key.reload()
+        assert key.reveal() == OLD
+
+    @pytest.mark.parametrize("content", [None, "", "pk_test_51NewSecret"])
+    def test_a_file_without_a_key_changes_nothing(
+        self, file: Path, content: str | None, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A file that vanished or has no key leaves the old key in use, and the log says why."""
+        key = ApiKey.from_file(file)
+        if content is None:
+            file.unlink()
+        else:
+            file.write_text(content)
+        assert not key.reload()
+        assert key.reveal() == OLD
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
+        assert caplog.messages[0].startswith("the API key cannot be read again: SIDECAR_STRIPE_API_KEY_FILE: ")
+        assert "51" not in caplog.messages[0].replace(str(file), "")
+
+    def test_a_key_of_the_other_mode_is_not_used(self, file: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """What is in memory is of the old mode: changing it takes a restart."""
+        key = ApiKey.from_file(file)
+        file.write_text(LIVE)
+        assert not key.reload()
+        assert (key.reveal(), key.livemode) == (OLD, False)
+        assert "of the other mode" in caplog.text
+        assert "Secret" not in caplog.text
+
+    def test_both_keys_are_made_unreadable(self, file: Path) -> None:
+        """An answer to a request that was under way may still have the former key."""
+        key = ApiKey.from_file(file)
+        file.write_text(NEW)
+        key.reload()
+        assert key.scrub(f"not {OLD}, not {NEW}") == "not rk_test_…, not rk_test_…"

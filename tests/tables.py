@@ -1,0 +1,61 @@
+"""Writes the generated tables of the README from the code; ``make docs``. A test compares them."""
+
+import asyncio
+import re
+from pathlib import Path
+
+from pydantic_core import PydanticUndefined
+
+from sidecar.app import assembled
+from sidecar.metrics import PREFIX as METRIC_PREFIX
+from sidecar.settings import PREFIX, Settings
+from tests.fakes import settings_for
+
+README = Path(__file__).parent.parent / "README.md"
+MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def settings_table() -> str:
+    """Return the table of settings."""
+    defaults = Settings.model_construct().model_dump(mode="json")
+    rows = ["| Variable | Default | Meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        if field.default is PydanticUndefined:
+            raise ValueError(f"{name} has no default")
+        rows.append(f"| `{PREFIX}{name.upper()}` | {shown(name, defaults[name])} | {field.description} |")
+    return "\n".join(rows)
+
+
+def shown(name: str, value: object) -> str:
+    """Return a default as one would write it."""
+    if value is None:
+        return ""
+    if name == "cache_bytes" and isinstance(value, int):
+        return f"`{value >> 20}MiB`"
+    if name == "policy":
+        return "`deny`"
+    return f"`{str(value).lower() if isinstance(value, bool) else f'{value:g}' if isinstance(value, float) else value}`"
+
+
+async def metrics_table() -> str:
+    """Return the table of metrics; their names all begin with the prefix, which is left out."""
+    async with assembled(settings_for("http://127.0.0.1:9")) as sidecar:
+        families = [family for family in sidecar.metrics.collect() if family.name.startswith(METRIC_PREFIX)]
+    rows = ["| Metric | Type | Labels | Meaning |", "|---|---|---|---|"]
+    for family in families:
+        name = family.name.removeprefix(METRIC_PREFIX) + ("_total" if family.type == "counter" else "")
+        labels = sorted({label for sample in family.samples for label in sample.labels} - {"le"})
+        if family.name.endswith("http_requests"):
+            labels = ["route", "status"]  # no sample before the first request
+        rows.append(f"| `{name}` | {family.type} | {', '.join(labels)} | {family.documentation} |")
+    return "\n".join(rows)
+
+
+async def with_tables(text: str) -> str:
+    """Return ``text`` with what stands between the marks written anew."""
+    tables = {"settings": settings_table(), "metrics": await metrics_table()}
+    return MARKED.sub(lambda match: f"{match[1]}{tables[match[2]]}\n{match[3]}", text)
+
+
+if __name__ == "__main__":
+    README.write_text(asyncio.run(with_tables(README.read_text())))
