@@ -1,8 +1,6 @@
 """The servers that are compared, each in a process of its own on loopback, warmed and looked at before it is measured."""
 
 import json
-import os
-import pwd
 import shutil
 import socket
 import sys
@@ -13,12 +11,12 @@ from pathlib import Path
 from subprocess import Popen
 from time import perf_counter, sleep
 
+from tests.bench.nginx import LIST, configuration
 from tests.bench.processes import Cores, Failed, started
 from tests.bench.upstream import CUSTOMER, KEY, LOOKUP_KEYS
 
 LOOKUP_KEY = LOOKUP_KEYS[3]
 CHECK = f"/v1/customers/{CUSTOMER}/entitlements/{LOOKUP_KEY}"
-LIST = "/v1/entitlements/active_entitlements"
 MEMBERS = {"customer", "lookup_key", "entitled", "reason", "source", "age", "stale", "as_of"}
 STARTING = 15.0
 """Seconds that a server gets until it listens."""
@@ -125,7 +123,7 @@ class Stage:
         port, home = free_port(), self._folder / "nginx"
         home.mkdir()
         written = home / "nginx.conf"
-        written.write_text(nginx_configuration(port, self._stripe))
+        written.write_text(configuration(port, self._stripe))
         pid = self._start("nginx", [program, "-p", f"{home}/", "-e", "stderr", "-c", str(written)], port)
         return warmed(Server(NGINX, pid, port, f"{LIST}?customer={CUSTOMER}", is_cached_list))
 
@@ -172,51 +170,6 @@ def warmed(server: Server) -> Server:
     fetch(server.port, server.path)
     server.verify()
     return server
-
-
-def nginx_configuration(port: int, stripe: int) -> str:
-    """Return a configuration in nginx's favour: one worker, no log, no limit on a connection's requests, files kept open."""
-    # A worker of another user could not enter the temporary folder; without root, nginx stays the user it is.
-    user = f"user {pwd.getpwuid(0).pw_name};" if os.geteuid() == 0 else ""
-    return f"""
-        {user}
-        daemon off;
-        worker_processes 1;
-        pid nginx.pid;
-        error_log stderr warn;
-        events {{ worker_connections 1024; }}
-        http {{
-            access_log off;
-            keepalive_requests 1000000000;
-            open_file_cache max=1000;
-            client_body_temp_path client_body;
-            proxy_temp_path proxy;
-            fastcgi_temp_path fastcgi;
-            uwsgi_temp_path uwsgi;
-            scgi_temp_path scgi;
-            proxy_cache_path cache keys_zone=entitlements:10m max_size=100m inactive=24h use_temp_path=off;
-            upstream stripe {{
-                server 127.0.0.1:{stripe};
-                keepalive 8;
-            }}
-            server {{
-                listen 127.0.0.1:{port};
-                location = {LIST} {{
-                    proxy_pass http://stripe;
-                    proxy_http_version 1.1;
-                    proxy_set_header Connection "";
-                    proxy_set_header Authorization "Bearer {KEY}";
-                    proxy_cache entitlements;
-                    proxy_cache_key $request_uri;
-                    proxy_cache_valid 200 300s;
-                    proxy_cache_lock on;
-                    proxy_cache_background_update on;
-                    proxy_cache_use_stale error timeout updating http_500 http_502 http_503 http_504 http_429;
-                    add_header X-Cache-Status $upstream_cache_status;
-                }}
-            }}
-        }}
-    """
 
 
 def free_port() -> int:
