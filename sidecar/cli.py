@@ -222,7 +222,11 @@ def connection(url: str, timeout: float) -> http.client.HTTPConnection:
         found = http.client.HTTPConnection("localhost", timeout=timeout)
         found.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         found.sock.settimeout(timeout)
-        found.sock.connect(url.removeprefix("unix:"))
+        try:
+            found.sock.connect(url.removeprefix("unix:"))
+        except OSError:
+            found.close()
+            raise
         return found
     parts = urlsplit(url if "://" in url else f"http://{url}")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(parts.hostname or "", parts.hostname)  # noqa: S104 -- replaced

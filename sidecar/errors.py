@@ -67,7 +67,11 @@ class NotAllowed(Refused):
 
 
 class UnknownCustomer(SidecarError):
-    """Stripe knows no customer of this id in this account and mode. ``message`` is Stripe's own."""
+    """Stripe knows no customer of this id in this account and mode. ``message`` is Stripe's own.
+
+    ``code`` is ``wrong_mode`` when Stripe adds that there is one in the other mode: then the key or the customer is of
+    the wrong environment.
+    """
 
     code = "unknown_customer"
 
@@ -75,11 +79,8 @@ class UnknownCustomer(SidecarError):
         super().__init__(message)
         self.status = status
         self.message = message
-
-    @property
-    def wrong_mode(self) -> bool:
-        """Whether Stripe says that there is such a customer in the mode that the key is not of."""
-        return "a similar object exists in" in self.message
+        if "a similar object exists in" in message:
+            self.code = "wrong_mode"
 
 
 class UpstreamError(SidecarError):

@@ -87,7 +87,7 @@ async def in_thread(url: str, ask: Callable[[stripe.StripeClient], T], key: str 
         try:
             return ask(stripe.StripeClient(key, base_addresses={"api": url}, http_client=http, max_network_retries=0))
         finally:
-            http.close()  # type: ignore[no-untyped-call]
+            http.close()
 
     return await asyncio.to_thread(asked)
 

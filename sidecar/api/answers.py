@@ -23,7 +23,7 @@ NAME = "entitlement-sidecar"
 def moment(at: float) -> str:
     """Return Unix seconds as RFC 3339 text in UTC, rounded down to milliseconds."""
     seconds, thousandths = divmod(floor(at * 1000), 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{thousandths:03d}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{thousandths:03d}Z"
 
 
 def rounded_up(age: float) -> float:
@@ -49,7 +49,7 @@ def trust(finding: Finding) -> dict[str, Any]:
 
 
 def decision(made: Decision) -> dict[str, Any]:
-    """Return a decision's members; a policy's answer also has the ``code`` that says why nothing better is known."""
+    """Return a decision's members; with a ``code`` that says why nothing is known, or that the key's mode is wrong."""
     members = {
         **who(made.customer),
         "lookup_key": made.lookup_key,
@@ -57,7 +57,9 @@ def decision(made: Decision) -> dict[str, Any]:
         "reason": made.reason,
     }
     if made.finding is not None:
-        return members | trust(made.finding)
+        unknown = made.finding.snapshot.unknown
+        wrong_mode = {"code": unknown.code} if unknown is not None and unknown.code == "wrong_mode" else {}
+        return members | trust(made.finding) | wrong_mode
     members |= {"source": made.source, "age": None, "stale": False, "as_of": None}
     return members if made.missing is None else members | {"code": made.missing.code}
 

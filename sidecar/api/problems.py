@@ -48,6 +48,7 @@ TITLES = {
     "unknown_customer": "Stripe knows no such customer",
     "unknown_parameter": "There is no such parameter",
     "unreachable": "Stripe cannot be reached",
+    "wrong_mode": "The customer is of the mode that the API key is not of",
 }
 
 STRIPES_PATHS = "/v1/entitlements/"

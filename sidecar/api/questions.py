@@ -29,6 +29,8 @@ def decoded(part: str, raw: str) -> str:
 
     :raises Malformed: for a percent sign without two hexadecimal digits, and for bytes that are not UTF-8.
     """
+    if "%" not in raw:  # as nearly always; what came over the wire is ASCII
+        return raw
     if BAD_ESCAPE.search(raw):
         raise Malformed(part, "has a % that is not followed by two hexadecimal digits")
     try:

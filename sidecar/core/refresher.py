@@ -22,7 +22,7 @@ Fetch = Callable[[Customer, Flight], Coroutine[Any, Any, Snapshot]]
 """Read one customer's complete list, writing the flight's log; raises ``UpstreamError``."""
 
 OUTCOMES: Final = (
-    "landed", "unknown_customer", "key_rejected", "permission_missing", "request_rejected", "throttled", "broken",
+    "landed", "unknown_customer", "wrong_mode", "key_rejected", "permission_missing", "request_rejected", "throttled", "broken",
     "unreachable", "over_budget", "cursor_vanished", "cancelled", "error",
 )  # fmt: skip
 """Every way in which a flight can end, in a metric's fixed set of label values."""
@@ -112,7 +112,7 @@ class Refresher:
         flight.outcome, flight.detail = "error", "an unexpected error; see the log"
         try:
             snapshot = await self._fetch(customer, flight)
-            flight.outcome, flight.detail = "landed" if snapshot.unknown is None else "unknown_customer", None
+            flight.outcome, flight.detail = "landed" if snapshot.unknown is None else snapshot.unknown.code, None
         except asyncio.CancelledError:
             flight.outcome, flight.detail = "cancelled", "the process is shutting down"
             raise

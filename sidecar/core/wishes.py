@@ -18,7 +18,7 @@ from math import inf
 from sidecar.errors import Malformed
 from sidecar.model import Policy
 
-DIRECTIVE = re.compile(r"""\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*)))?\s*(?:,|$)""")
+DIRECTIVE = re.compile(r"""[\s,]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*)))?\s*(?:,|$)""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,10 @@ def read_cache_control(text: str) -> dict[str, float | None]:
     :raises Malformed: for text that is not a list of directives, or a known directive with an impossible value.
     """
     found: dict[str, float | None] = {}
-    at = 0
+    at, text = 0, text.rstrip(", \t")  # empty list elements, RFC 9110 §5.6.1.2; elsewhere DIRECTIVE skips them
     while at < len(text):
         match = DIRECTIVE.match(text, at)
         if match is None:
-            if text[at] == ",":  # an empty list element, RFC 9110 §5.6.1.2
-                at += 1
-                continue
             raise Malformed("Cache-Control", f"cannot be read from {text[at : at + 20]!r} on")
         at = match.end()
         name, value = match[1].lower(), match[3] if match[2] is None else match[2]

@@ -252,7 +252,7 @@ class StripeClient:
         """Say loudly, once a minute, that a customer of the other mode was asked about: one of both is misconfigured."""
         now = self._clock()
         recently = self._wrong_mode_said_at is not None and now - self._wrong_mode_said_at < 60
-        if unknown.wrong_mode and not recently:
+        if unknown.code == "wrong_mode" and not recently:
             self._wrong_mode_said_at = now
             log.warning("the API key is of another mode than a customer it is asked about: %s", unknown.message)
 

@@ -121,6 +121,21 @@ async def test_a_customer_that_stripe_does_not_know_has_no_list(sidecar: Running
     assert body["source"] == "upstream"
 
 
+async def test_a_customer_of_the_other_mode(
+    sidecar: Running, stripe: FakeStripe, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Unknown, with a code of its own and a warning: the key or the customer is of the wrong environment."""
+    stripe.other_mode_customers = {"cus_live", "cus_live2"}
+    for customer in ("cus_live", "cus_live2"):
+        answer = await sidecar.check(customer, "a")
+        assert (answer["entitled"], answer["reason"], answer["code"]) == (False, "unknown_customer", "wrong_mode")
+    status, body = await sidecar.get("/v1/customers/cus_live/entitlements")
+    assert (status, body["code"]) == (404, "wrong_mode")
+    assert "a similar object exists in live mode" in body["detail"]
+    assert caplog.text.count("another mode") == 1, "once a minute is loud enough"
+    assert 'flights_total{outcome="wrong_mode"} 2.0' in await sidecar.metrics()
+
+
 async def test_unknown_customers_are_remembered_for_a_while(sidecar: Running, stripe: FakeStripe) -> None:
     """Within unknown_for Stripe is not asked again; after it a customer made meanwhile is found."""
     for _ in range(3):

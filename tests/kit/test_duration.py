@@ -21,7 +21,7 @@ READ = {
     "2.s": 2.0,
     "  10  s ": 10.0,
 }
-REFUSED = ["", " ", "s", "5 minutes", "1h30m", "-1s", "+1s", "1e3", "5S", ".", "1,5s", "٣s", "nan", "inf"]  # noqa: RUF001 -- the digit is meant
+REFUSED = ["", " ", "s", "5 minutes", "1h30m", "-1s", "+1s", "1e3", "5S", ".", "1,5s", "٣s", "nan", "inf"]
 SAID = {
     0.0: "0",
     0.0005: "0.5ms",

@@ -146,12 +146,12 @@ def test_who_cannot_wait_long_enough_is_told_at_once() -> None:
 
 async def test_a_refusal_says_what_the_budget_is(clock: FakeClock) -> None:
     """It names rate and time, is counted, and costs nothing."""
-    limiter = Limiter(rate=20, burst=1, clock=clock)
+    limiter = Limiter(rate=16, burst=1, clock=clock)
     await limiter.take(within=0)
-    with pytest.raises(OverBudget, match=r"20 requests/s has none left within 0 s"):
+    with pytest.raises(OverBudget, match=r"16 requests/s has none left within 0 s"):
         await limiter.take(within=0)
     assert limiter.refused == 1
-    clock.advance(0.05)
+    clock.advance(1 / 16)
     await limiter.take(within=0)
 
 
@@ -180,9 +180,9 @@ async def test_a_token_is_spare_only_when_it_is_whole(clock: FakeClock) -> None:
     assert limiter.spare()
     assert limiter.spare()
     await limiter.take(within=0)
-    clock.advance(0.99)
+    clock.advance(0.75)
     assert not limiter.spare()
-    clock.advance(0.01)
+    clock.advance(0.25)
     assert limiter.spare()
 
 

@@ -53,13 +53,12 @@ def pages_of(items: Sequence[Any], size: int) -> list[dict[str, Any]]:
 
 def read(pages: Iterable[dict[str, Any]], *, max_pages: int = 1000, livemode: bool = False) -> Snapshot:
     """Read as the client does, each page a second after the one before."""
-    reading = Reading(ADA, max_pages=max_pages)
-    for number, page in enumerate(pages):
+    reading, snapshot, rest = Reading(ADA, max_pages=max_pages), None, enumerate(pages)
+    while snapshot is None:
         assert reading.params["limit"] == str(PAGE_SIZE)
+        number, page = next(rest)
         snapshot = reading.take(read_page(page, livemode=livemode, asked_at=ASKED_AT + number))
-        if snapshot is not None:
-            return snapshot
-    raise EOFError  # the reading wants a page that Stripe did not announce
+    return snapshot
 
 
 def ids_of(pages: Iterable[dict[str, Any]]) -> tuple[str, ...]:
@@ -258,7 +257,7 @@ class TestASpoiltRead:
         spoil(pages, data)
         try:
             snapshot = read(pages)
-        except (UpstreamError, EOFError):
+        except UpstreamError:
             return
         assert len(snapshot.ids) == len(ids)
 
@@ -282,7 +281,11 @@ class TestASpoiltRead:
         assert isinstance(found, Page)
         assert len(found.entitlements) == count
 
-    @given(page=st.dictionaries(st.sampled_from(["data", "has_more", "object"]), JSON | st.lists(JSON)))
+    @given(
+        page=st.fixed_dictionaries(
+            {}, optional={"data": st.just([]) | st.lists(JSON, max_size=3) | JSON, "has_more": st.booleans() | JSON}
+        )
+    )
     def test_raises_nothing_else(self, page: dict[str, Any]) -> None:
         """Any object at all is a page or Broken."""
         try:

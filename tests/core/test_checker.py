@@ -1,0 +1,614 @@
+"""The read road."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.core.cache import Cache
+from sidecar.core.checker import Checker, Policies
+from sidecar.core.refresher import Refresher
+from sidecar.core.wishes import NO_WISHES, Wishes, wishes
+from sidecar.errors import NoAnswer, TimedOut, Unreachable, UpstreamError
+from sidecar.kit.tasks import Tasks
+from sidecar.model import Customer, Decision, Finding, Policy, Reason, Snapshot, Source, State
+from sidecar.settings import Freshness
+from tests.core.fetching import ADA, BOB, FakeUpstream, held, settled, unknown
+from tests.fakes import FakeClock
+from tests.kit.virtual import play
+
+FRESHNESS = Freshness(fresh_for=300, stale_for=86400, unknown_for=60, deadline=2)
+
+
+class House:
+    """A checker with everything behind it, before a Stripe that answers ``pro``."""
+
+    def __init__(self, clock: FakeClock, policies: dict[str, Policy] | None = None) -> None:
+        self.clock = clock
+        self.upstream = FakeUpstream(clock, "pro")
+        self.cache = Cache(1 << 20)
+        self.tasks = Tasks(expected=(UpstreamError,))
+        self.refresher = Refresher(
+            self.upstream.fetch, self.cache, clock=clock, tasks=self.tasks, spare=lambda: True, hold_off=1.0
+        )
+        self.checker = Checker(
+            self.cache, self.refresher, freshness=FRESHNESS, policies=Policies(policies or {}), clock=clock
+        )
+
+    def remember(self, age: float, *keys: str, customer: Customer = ADA) -> Snapshot:
+        """Put what Stripe said ``age`` seconds ago into memory."""
+        snapshot = held(customer, self.clock.now - age, *keys)
+        self.cache.put(snapshot)
+        return snapshot
+
+    def fail(self, message: str = "no route") -> None:
+        self.upstream.error = Unreachable(message)
+
+    async def check(self, key: str = "pro", customer: Customer = ADA, default: str | None = None) -> Decision:
+        """Ask in a task of its own, as every request does."""
+        return await self.tasks.start(self.checker.check(customer, key, wishes(None, default)), name="check")
+
+
+@pytest.fixture
+async def house(clock: FakeClock) -> AsyncIterator[House]:
+    house = House(clock)
+    yield house
+    await house.tasks.close()
+
+
+# --- every state × wish × outcome --------------------------------------------------------------------------------
+#
+# hit    from memory, at once, Stripe is not asked        stale   from memory, at once, marked; one flight takes off
+# asked  from Stripe, by one flight                       old     from memory, marked, after a flight came to nothing
+# deny, allow, error   the policy's answer after a flight came to nothing;  with ¬: without having asked
+
+STATES = {"fresh": 10, "stale": 1000, "expired": 100_000, "absent": None, "unknown": 10, "unknown, expired": 100}
+
+WHEN_STRIPE_ANSWERS = """
+                                fresh  stale  expired absent unknown unknown, expired
+-                               hit    stale  asked   asked  hit     asked
+max-age=5                       asked  asked  asked   asked  asked   asked
+max-age=600                     hit    asked  asked   asked  hit     asked
+max-age=2000                    hit    stale  asked   asked  hit     asked
+max-age=999999                  hit    stale  asked   asked  hit     asked
+no-cache                        asked  asked  asked   asked  asked   asked
+no-cache,max-age=600            asked  asked  asked   asked  asked   asked
+max-stale                       hit    stale  stale   asked  hit     stale
+max-stale=1000                  hit    stale  asked   asked  hit     stale
+max-stale=0                     hit    asked  asked   asked  hit     asked
+max-age=5,max-stale             hit    stale  stale   asked  hit     stale
+max-age=5,max-stale=1000        hit    stale  asked   asked  hit     stale
+max-age=5,max-stale=20          hit    asked  asked   asked  hit     asked
+stale-if-error                  hit    stale  asked   asked  hit     asked
+stale-if-error=1000             hit    stale  asked   asked  hit     asked
+max-age=5,stale-if-error        asked  asked  asked   asked  asked   asked
+only-if-cached                  hit    stale  ¬error  ¬error hit     ¬error
+only-if-cached,max-stale        hit    stale  stale   ¬error hit     stale
+only-if-cached,max-age=5        ¬error ¬error ¬error  ¬error ¬error  ¬error
+default=allow                   hit    stale  asked   asked  hit     asked
+default=deny                    hit    stale  asked   asked  hit     asked
+only-if-cached,default=allow    hit    stale  ¬allow  ¬allow hit     ¬allow
+max-age=5,default=allow         asked  asked  asked   asked  asked   asked
+"""
+
+WHEN_STRIPE_DOES_NOT = """
+                                fresh  stale  expired absent unknown unknown, expired
+-                               hit    stale  deny    deny   hit     deny
+max-age=5                       error  error  error   error  error   error
+max-age=600                     hit    error  error   error  hit     error
+max-age=2000                    hit    stale  error   error  hit     error
+max-age=999999                  hit    stale  error   error  hit     error
+no-cache                        error  error  error   error  error   error
+no-cache,max-age=600            error  error  error   error  error   error
+max-stale                       hit    stale  stale   deny   hit     stale
+max-stale=1000                  hit    stale  deny    deny   hit     stale
+max-stale=0                     hit    deny   deny    deny   hit     deny
+max-age=5,max-stale             hit    stale  stale   error  hit     stale
+max-age=5,max-stale=1000        hit    stale  error   error  hit     stale
+max-age=5,max-stale=20          hit    error  error   error  hit     error
+stale-if-error                  hit    stale  old     deny   hit     old
+stale-if-error=1000             hit    stale  deny    deny   hit     old
+stale-if-error=10               hit    stale  deny    deny   hit     deny
+max-age=5,stale-if-error        old    old    old     error  old     old
+max-age=5,stale-if-error=1000   old    old    error   error  old     old
+no-cache,stale-if-error=0       old    error  error   error  old     error
+only-if-cached                  hit    stale  ¬error  ¬error hit     ¬error
+only-if-cached,max-stale        hit    stale  stale   ¬error hit     stale
+only-if-cached,stale-if-error   hit    stale  ¬error  ¬error hit     ¬error
+default=allow                   hit    stale  allow   allow  hit     allow
+default=deny                    hit    stale  deny    deny   hit     deny
+only-if-cached,default=allow    hit    stale  ¬allow  ¬allow hit     ¬allow
+max-age=5,default=allow         allow  allow  allow   allow  allow   allow
+max-age=5,default=deny          deny   deny   deny    deny   deny    deny
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    said: str
+    state: str
+    stripe: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.said} | {self.state} | {self.stripe}"
+
+    @property
+    def wishes(self) -> Wishes:
+        """What the caller said, ``default`` being a parameter and not a directive."""
+        parts = [] if self.said == "-" else self.said.split(",")
+        default = next((part.removeprefix("default=") for part in parts if part.startswith("default=")), None)
+        return wishes(", ".join(part for part in parts if not part.startswith("default=")), default)
+
+
+def cases() -> Iterator[Case]:
+    """Read the tables."""
+    for table, outcomes in ((WHEN_STRIPE_ANSWERS, ["answers"]), (WHEN_STRIPE_DOES_NOT, ["fails", "hangs"])):
+        for row in table.strip().splitlines()[1:]:
+            said, *cells = row.split()
+            for state, cell in zip(STATES, cells, strict=True):
+                for stripe in outcomes:
+                    yield Case(said, state, stripe, cell)
+
+
+def prepare(house: House, case: Case) -> None:
+    """Bring memory and Stripe into the state of the case."""
+    age = STATES[case.state]
+    if age is not None and case.state.startswith("unknown"):
+        house.cache.put(unknown(ADA, house.clock.now - age))
+    elif age is not None:
+        house.remember(age, "pro")
+    if case.stripe == "fails":
+        house.fail()
+    elif case.stripe == "hangs":
+        house.upstream.gate.clear()
+
+
+def named(decision: Decision, flights: int) -> str:
+    """Return the word of the tables for a decision."""
+    if decision.source is Source.POLICY:
+        word = {None: "error", True: "allow", False: "deny"}[decision.entitled]
+        return word if flights else f"¬{word}"
+    assert decision.finding is not None
+    if decision.source is Source.UPSTREAM:
+        return "asked"
+    return ("stale" if flights else "hit") if decision.finding.stale == bool(flights) else "impossible"
+
+
+@pytest.mark.parametrize("case", list(cases()), ids=str)
+def test_every_state_wish_and_outcome(case: Case) -> None:
+    """What is answered, from where, and at the price of how many flights, is what the tables say."""
+    clock = FakeClock()
+    began = clock.now
+
+    async def story() -> tuple[Decision, House, float]:
+        house = House(clock)
+        prepare(house, case)
+        decision = await house.checker.check(ADA, "pro", case.wishes)
+        answered = clock.now
+        await settled()
+        await house.tasks.close()
+        return decision, house, answered
+
+    decision, house, answered = play(clock, story())
+    flights, waited = len(house.upstream.asked), answered - began
+    expected = "stale" if case.expected == "old" else case.expected  # both are from memory, marked, with one flight
+    assert named(decision, flights) == expected
+    assert flights == (0 if expected == "hit" or expected.startswith("¬") else 1)
+    at_once = case.expected in ("hit", "stale") or case.expected.startswith("¬")
+    assert waited == pytest.approx(2 if case.stripe == "hangs" and not at_once else 0, abs=1e-5)
+    assert_it_says_so(decision, case, waited)
+
+
+def assert_it_says_so(decision: Decision, case: Case, waited: float) -> None:
+    """An answer from knowledge has its age and no excuse; a policy's has an excuse and no age."""
+    age = STATES[case.state]
+    if decision.source is not Source.POLICY:
+        assert decision.finding is not None
+        assert decision.missing is None
+        assert decision.entitled is (decision.reason is Reason.ENTITLED)
+        is_unknown = case.state.startswith("unknown") and decision.source is Source.MEMORY
+        assert decision.reason is (Reason.UNKNOWN_CUSTOMER if is_unknown else Reason.ENTITLED)
+        if decision.source is Source.MEMORY:
+            assert decision.finding.age == pytest.approx(age + waited if age is not None else None, abs=1e-5)
+        return
+    assert (decision.reason, decision.finding) == (Reason.UNAVAILABLE, None)
+    assert decision.missing is not None
+    cause = {"answers": None, "fails": "unreachable", "hangs": "deadline"}[case.stripe]
+    if case.expected.startswith("¬"):
+        code, cause = "not_cached", None
+    elif case.wishes.max_age is not None and age is not None:
+        code = "too_old"
+    else:
+        code = str(cause)
+    assert decision.missing.code == code
+    assert (decision.missing.cause.code if decision.missing.cause else None) == cause
+    assert decision.missing.age == (None if age is None else pytest.approx(age + waited, abs=1e-5))
+
+
+# --- a hit ------------------------------------------------------------------------------------------------------
+
+
+class TestGlance:
+    async def test_an_answer_may_be_exactly_as_old_as_allowed(self, house: House) -> None:
+        """Fresh means at most ``fresh_for``, stale at most ``stale_for``; the next moment is too late."""
+        for age, answered, stale in [
+            (300, True, False),
+            (300.5, True, True),
+            (86400, True, True),
+            (86400.5, False, None),
+        ]:
+            house.remember(age, "pro", customer=(customer := Customer(f"cus_{age}")))
+            finding = house.checker.glance(customer)
+            assert (finding is not None) is answered
+            assert finding is None or finding.stale is stale
+
+    async def test_a_clock_behind_the_snapshot_makes_no_negative_age(self, house: House) -> None:
+        """A snapshot that another process took a moment ahead of our clock is of age zero."""
+        house.remember(-5, "pro")
+        finding = house.checker.glance(ADA)
+        assert finding is not None
+        assert finding.age == 0
+
+    async def test_asking_in_advance_has_no_effect_beyond_a_nudge(self, house: House) -> None:
+        """A stale answer is given before its flight lands; ten of them start one flight."""
+        house.remember(1000, "pro")
+        assert [house.checker.glance(ADA) is not None for _ in range(10)] == [True] * 10
+        assert house.upstream.asked == []
+        await settled()
+        assert house.upstream.asked == [ADA]
+
+    async def test_answer_is_check_without_waiting(self, house: House) -> None:
+        """From memory it gives the same decision; where memory may not answer it gives, and counts, nothing."""
+        assert house.checker.answer(ADA, "pro") is None
+        assert sum(house.checker.decisions.values()) == 0
+        house.remember(10, "pro")
+        assert house.checker.answer(ADA, "pro") == await house.check()
+        assert house.checker.decisions[Reason.ENTITLED, Source.MEMORY] == 2
+
+    async def test_find_returns_what_check_decides_from(self, house: House) -> None:
+        """For lists: the finding from memory, or a flight's, with its age counted."""
+        found = await house.checker.find(ADA)
+        assert (found.source, found.age, found.stale) == (Source.UPSTREAM, 0, False)
+        house.clock.advance(7)
+        found = await house.checker.find(ADA)
+        assert (found.source, found.age, found.as_of) == (Source.MEMORY, 7, house.clock.now - 7)
+        assert house.checker.ages.sum == 7
+
+    async def test_find_has_no_policy(self, house: House) -> None:
+        """A list without knowledge is an error: no policy can make one up."""
+        house.fail("the cable is cut")
+        with pytest.raises(NoAnswer, match="the cable is cut") as missing:
+            await house.checker.find(ADA)
+        assert (missing.value.code, missing.value.age) == ("unreachable", None)
+        assert isinstance(missing.value.cause, Unreachable)
+
+
+class TestState:
+    @pytest.mark.parametrize(
+        ("age", "state"),
+        [(0, State.FRESH), (300, State.FRESH), (301, State.STALE), (86400, State.STALE), (86401, State.EXPIRED)],
+    )
+    async def test_state_follows_age(self, house: House, age: float, state: State) -> None:
+        """The state is told with its snapshot, and telling starts no flight."""
+        snapshot = house.remember(age, "pro")
+        assert house.checker.state(ADA) == (state, snapshot)
+        await settled()
+        assert house.upstream.asked == []
+
+    async def test_there_is_no_stale_unknown(self, house: House) -> None:
+        """A customer may be made at any moment, so what was unknown a while ago says nothing."""
+        for age, state in [(60, State.FRESH), (61, State.EXPIRED)]:
+            house.cache.put(snapshot := unknown(Customer(f"cus_{age}"), house.clock.now - age))
+            assert house.checker.state(snapshot.customer)[0] is state
+
+    async def test_a_stranger_is_absent(self, house: House) -> None:
+        """There is no snapshot to show."""
+        assert house.checker.state(ADA) == (State.ABSENT, None)
+
+
+# --- what an answer says -----------------------------------------------------------------------------------------
+
+
+async def test_the_three_noes_stay_three(house: House) -> None:
+    """No such feature, no such customer, and no knowledge are told apart."""
+    house.remember(10, "pro")
+    house.cache.put(unknown(BOB, house.clock.now))
+    house.fail()
+    noes = [await house.check("seats"), await house.check(customer=BOB), await house.check(customer=Customer("cus_c"))]
+    assert [no.entitled for no in noes] == [False, False, False]
+    assert [no.reason for no in noes] == [Reason.NOT_ENTITLED, Reason.UNKNOWN_CUSTOMER, Reason.UNAVAILABLE]
+    assert [no.source for no in noes] == [Source.MEMORY, Source.MEMORY, Source.POLICY]
+
+
+async def test_an_unknown_customer_may_come_to_be(house: House) -> None:
+    """When ``unknown_for`` is over Stripe is asked again, and what it says then counts."""
+    house.upstream.known = False
+    assert (await house.check()).reason is Reason.UNKNOWN_CUSTOMER
+    house.upstream.known = True
+    house.clock.advance(60)
+    assert (await house.check()).reason is Reason.UNKNOWN_CUSTOMER
+    house.clock.advance(1)
+    assert (await house.check()).reason is Reason.ENTITLED
+
+
+async def test_serving_never_renews_the_age(house: House) -> None:
+    """While Stripe does not answer, the same snapshot is given with ages that grow as time does."""
+    snapshot = house.remember(0, "pro")
+    house.fail()
+    ages = []
+    while (decision := await house.check()).source is Source.MEMORY:
+        assert decision.finding is not None
+        assert decision.finding.as_of == snapshot.taken_at
+        ages.append(decision.finding.age)
+        await settled()
+        house.clock.advance(3600)
+    assert ages == [3600 * hour for hour in range(25)]
+    assert len(house.upstream.asked) == 25  # one for each stale answer, and the last
+
+
+async def test_a_stale_answer_is_followed_by_a_young_one(house: House) -> None:
+    """Stale while revalidating: the flight that the old answer started brings the new one."""
+    house.remember(1000, "seats")
+    assert (await house.check()).entitled is False
+    await settled()
+    decision = await house.check()
+    assert decision.entitled is True
+    assert decision.finding is not None
+    assert (decision.source, decision.finding.age) == (Source.MEMORY, 0)
+
+
+class Watched(House):
+    """A house whose every finding is written down."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.as_of: list[float] = []
+
+    async def ask(self, way: Callable[[Customer], Coroutine[Any, Any, Finding]]) -> None:
+        with suppress(NoAnswer):
+            finding = await way(ADA)
+            self.as_of.append(finding.as_of)
+
+    async def step(self, what: str) -> None:
+        match what:
+            case "find":
+                _ = self.tasks.start(self.ask(self.checker.find), name="find")
+            case "refresh":
+                _ = self.tasks.start(self.ask(self.checker.refresh), name="refresh")
+            case "tick":
+                await asyncio.sleep(0.7)
+            case "hang":
+                self.upstream.gate.clear()
+            case "go on":
+                self.upstream.gate.set()
+            case _:
+                self.upstream.error = None if self.upstream.error else Unreachable("no route")
+        await settled()
+
+
+@given(st.lists(st.sampled_from(["find", "refresh", "tick", "hang", "go on", "break or mend"]), max_size=40))
+def test_as_of_never_decreases(steps: list[str]) -> None:
+    """Whatever happens, no answer is as of an earlier moment than one given before; and none is from the future."""
+    clock = FakeClock()
+
+    async def story() -> list[float]:
+        house = Watched(clock)
+        for what in steps:
+            await house.step(what)
+        await house.tasks.close()
+        return house.as_of
+
+    as_of = play(clock, story())
+    assert as_of == sorted(as_of)
+    assert all(moment <= clock.now for moment in as_of)
+
+
+# --- flights ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_crowd_shares_one_flight(house: House) -> None:
+    """Five hundred simultaneous first questions cost one fetch."""
+    decisions = await asyncio.gather(*(house.check() for _ in range(500)))
+    assert {decision.entitled for decision in decisions} == {True}
+    assert house.upstream.asked == [ADA]
+
+
+async def test_a_crowd_of_the_disappointed_costs_two_at_most(house: House) -> None:
+    """When the shared flight comes to nothing, those who joined it in the air share one more."""
+    house.fail()
+    decisions = await asyncio.gather(*(house.check() for _ in range(500)))
+    assert {decision.reason for decision in decisions} == {Reason.UNAVAILABLE}
+    assert len(house.upstream.asked) <= 2
+
+
+async def test_who_hangs_up_takes_nobody_along(house: House) -> None:
+    """Cancelling one caller neither cancels the flight nor disturbs the other, and what lands is remembered."""
+    house.upstream.gate.clear()
+    async with asyncio.TaskGroup() as group:
+        leaves, stays = group.create_task(house.check()), group.create_task(house.check())
+        await settled()
+        leaves.cancel()
+        await settled()
+        house.upstream.gate.set()
+    assert leaves.cancelled()
+    assert stays.result().entitled is True
+    assert house.upstream.asked == [ADA]
+
+
+async def test_a_flight_lands_though_all_have_left(house: House) -> None:
+    """The only caller hangs up; the next finds the answer in memory."""
+    house.upstream.gate.clear()
+    async with asyncio.TaskGroup() as group:
+        only = group.create_task(house.check())
+        await settled()
+        only.cancel()
+    house.upstream.gate.set()
+    await settled()
+    assert (await house.check()).source is Source.MEMORY
+    assert house.upstream.asked == [ADA]
+
+
+def test_a_flight_outlives_the_deadline(clock: FakeClock) -> None:
+    """The caller gets the policy's answer after ``deadline``; the flight goes on and lands for the next one."""
+
+    async def story() -> list[Decision]:
+        house = House(clock)
+        house.upstream.gate.clear()
+        late = await house.check()
+        house.upstream.gate.set()
+        await settled()
+        return [late, await house.check()]
+
+    late, then = play(clock, story())
+    assert (late.reason, then.reason, then.source) == (Reason.UNAVAILABLE, Reason.ENTITLED, Source.MEMORY)
+    assert late.missing is not None
+    assert isinstance(late.missing.cause, TimedOut)
+    assert "2 s" in str(late.missing)
+    assert then.finding is not None
+    assert then.finding.age == pytest.approx(2, abs=1e-5)  # it is as of the moment when Stripe was asked
+
+
+class TestRefresh:
+    async def test_it_asks_though_memory_is_fresh(self, house: House) -> None:
+        """Whoever says refresh knows better than an age."""
+        house.remember(0.5, "seats")
+        finding = await house.checker.refresh(ADA)
+        assert finding.source is Source.UPSTREAM
+        assert finding.snapshot.plan.lookup_keys == {"pro"}
+
+    @pytest.mark.parametrize("said", [None, "no-cache"])
+    async def test_a_flight_in_the_air_is_too_early_for_it(self, house: House, said: str | None) -> None:
+        """The answer is from a flight that took off after the call; no-cache is the same wish."""
+        house.upstream.gate.clear()
+        house.refresher.nudge(ADA)
+        await settled()
+        house.upstream.keys = ("new",)
+        house.clock.advance(0.1)
+        called = house.clock.now
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(
+                house.checker.refresh(ADA) if said is None else house.checker.find(ADA, wishes(said))
+            )
+            await settled()
+            house.upstream.gate.set()
+        assert len(house.upstream.asked) == 2
+        assert asked.result().as_of >= called
+        assert asked.result().snapshot.plan.lookup_keys == {"new"}
+
+    async def test_a_flight_in_the_air_that_fails_does_not_fail_it(self, house: House) -> None:
+        """The failure is of a question that was asked before; its own flight counts."""
+        house.upstream.gate.clear()
+        house.fail()
+        house.refresher.nudge(ADA)
+        await settled()
+        house.clock.advance(0.1)
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(house.checker.refresh(ADA))
+            await settled()
+            house.upstream.gate.set()
+            await asyncio.sleep(0)
+            house.upstream.error = None
+        assert asked.result().snapshot.plan.lookup_keys == {"pro"}
+
+    async def test_without_an_answer_it_says_so_though_memory_is_fresh(self, house: House) -> None:
+        """Nothing old is given to one who asked for news."""
+        house.remember(10, "pro")
+        house.fail()
+        with pytest.raises(NoAnswer) as missing:
+            await house.checker.refresh(ADA)
+        assert (missing.value.code, missing.value.age) == ("too_old", 10)
+
+
+# --- policy -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("policies", "key", "expected"),
+    [
+        ({}, "pro", (None, Policy.DENY)),
+        ({"*": Policy.ALLOW}, "pro", ("*", Policy.ALLOW)),
+        ({"seats-*": Policy.ALLOW}, "pro", (None, Policy.DENY)),
+        ({"seats-*": Policy.ALLOW, "*": Policy.ERROR}, "seats-10", ("seats-*", Policy.ALLOW)),
+        ({"*": Policy.ERROR, "seats-*": Policy.ALLOW}, "seats-10", ("*", Policy.ERROR)),
+        ({"pr?": Policy.ALLOW}, "pro", ("pr?", Policy.ALLOW)),
+        ({"[a-m]*": Policy.ALLOW}, "pro", (None, Policy.DENY)),
+        ({"Pro": Policy.ALLOW}, "pro", (None, Policy.DENY)),
+        ({"pro": Policy.ALLOW}, "prom", (None, Policy.DENY)),
+    ],
+)
+def test_the_first_matching_glob_decides(
+    policies: dict[str, Policy], key: str, expected: tuple[str | None, Policy]
+) -> None:
+    """Whole keys, case and all; where no glob matches, the answer is no."""
+    assert Policies(policies).matching(key) == expected
+
+
+async def test_a_policy_answer_is_never_remembered(clock: FakeClock) -> None:
+    """It is counted by policy, and the next question asks Stripe again."""
+    house = House(clock, {"seats": Policy.ERROR, "pro": Policy.ALLOW})
+    house.fail()
+    entitled = [(await house.check(key)).entitled for key in ("pro", "seats", "other", "pro")]
+    assert entitled == [True, None, False, True]
+    assert house.checker.policy_answers == {Policy.ALLOW: 2, Policy.ERROR: 1, Policy.DENY: 1}
+    assert len(house.upstream.asked) == 4
+    assert len(house.cache) == 0
+
+
+async def test_the_callers_default_beats_the_policy(clock: FakeClock) -> None:
+    """The operator's glob says no, this question says yes, and it is counted as the caller's."""
+    house = House(clock, {"*": Policy.DENY})
+    house.fail()
+    decision = await house.check(default="allow")
+    assert decision.entitled is True
+    assert decision.reason is Reason.UNAVAILABLE
+    assert house.checker.policy_answers[Policy.ALLOW] == 1
+
+
+# --- counting -----------------------------------------------------------------------------------------------------
+
+
+async def test_every_decision_is_counted_by_reason_and_source(house: House) -> None:
+    """The label values are all there from the start, and each check adds one."""
+    assert set(house.checker.decisions) == {(reason, source) for reason in Reason for source in Source}
+    await house.check()
+    await house.check()
+    await house.check("seats")
+    house.fail()
+    await house.check(customer=BOB)
+    assert {labels: count for labels, count in house.checker.decisions.items() if count} == {
+        (Reason.ENTITLED, Source.UPSTREAM): 1,
+        (Reason.ENTITLED, Source.MEMORY): 1,
+        (Reason.NOT_ENTITLED, Source.MEMORY): 1,
+        (Reason.UNAVAILABLE, Source.POLICY): 1,
+    }
+
+
+def test_ages_and_durations_are_counted(clock: FakeClock) -> None:
+    """Every check has a duration; only what is answered from knowledge has an age."""
+
+    async def story() -> House:
+        house = House(clock)
+        house.remember(10, "pro")
+        await house.check()
+        house.upstream.gate.clear()
+        await house.check(customer=BOB)
+        await house.tasks.close()
+        return house
+
+    checker = play(clock, story()).checker
+    assert (checker.ages.cumulative()[-1], checker.ages.sum) == ((inf, 1), 10)
+    assert checker.durations.cumulative()[-1] == (inf, 2)
+    assert checker.durations.sum == pytest.approx(2, abs=1e-5)
+
+
+async def test_no_wishes_are_the_default(house: House) -> None:
+    """Asking without wishes is asking with empty ones."""
+    house.remember(1000, "pro")
+    assert house.checker.glance(ADA) == house.checker.glance(ADA, NO_WISHES) == house.checker.glance(ADA, Wishes())

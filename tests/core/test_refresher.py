@@ -1,0 +1,488 @@
+"""The write road."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.core.cache import Cache
+from sidecar.core.refresher import HISTORY, OUTCOMES, Refresher
+from sidecar.errors import Throttled, TimedOut, Unreachable, UpstreamError
+from sidecar.kit.tasks import Tasks
+from sidecar.model import Customer, Flight, Snapshot
+from tests.core.fetching import ADA, BOB, FakeUpstream, held, settled
+from tests.fakes import FakeClock
+
+
+class Airport:
+    """A refresher with a Stripe behind it and a budget that is full or empty."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.upstream = FakeUpstream(clock, "pro")
+        self.cache = Cache(1 << 20)
+        self.tasks = Tasks(expected=(UpstreamError,))
+        self.spare = True
+        self.refresher = Refresher(
+            self.upstream.fetch, self.cache, clock=clock, tasks=self.tasks, spare=lambda: self.spare, hold_off=1.0
+        )
+
+    def fail(self) -> None:
+        self.upstream.error = Unreachable("no route")
+
+    async def fly_into(self, error: Exception) -> None:
+        """Let one flight end in ``error``."""
+        self.upstream.error = error
+        (ended,) = await asyncio.gather(self.refresher.renew(ADA), return_exceptions=True)
+        assert ended is error
+        self.upstream.error = None
+
+    def outcomes(self) -> dict[str, int]:
+        return {outcome: count for outcome, count in self.refresher.outcomes.items() if count}
+
+
+@pytest.fixture
+async def airport(clock: FakeClock) -> AsyncIterator[Airport]:
+    airport = Airport(clock)
+    yield airport
+    await airport.tasks.close()
+
+
+def errors_of_upstream(kind: type[UpstreamError] = UpstreamError) -> Iterator[type[UpstreamError]]:
+    """Find every way in which a fetch may fail on purpose; a deadline is its caller's, not its own."""
+    for below in kind.__subclasses__():
+        if below is not TimedOut:
+            yield below
+        yield from errors_of_upstream(below)
+
+
+class TestRenew:
+    async def test_what_lands_is_remembered_and_returned(self, airport: Airport) -> None:
+        """The one writer of the cache: a flight ends there and with those who wait."""
+        snapshot = await airport.refresher.renew(ADA)
+        assert airport.cache.get(ADA) == snapshot == held(ADA, airport.clock.now, "pro")
+
+    async def test_a_crowd_shares_one_flight(self, airport: Airport) -> None:
+        """Fifty simultaneous misses for a customer cost one fetch."""
+        snapshots = await asyncio.gather(*(airport.refresher.renew(ADA) for _ in range(50)))
+        assert len(airport.upstream.asked) == 1
+        assert set(map(id, snapshots)) == {id(snapshots[0])}
+
+    async def test_customers_do_not_wait_for_each_other(self, airport: Airport) -> None:
+        """Each has a flight of its own."""
+        airport.upstream.gate.clear()
+        async with asyncio.TaskGroup() as group:
+            for customer in (ADA, BOB, ADA):
+                _ = group.create_task(airport.refresher.renew(customer))
+            await settled()
+            assert airport.refresher.in_the_air() == 2
+            assert airport.refresher.is_flying(BOB)
+            airport.upstream.gate.set()
+        assert airport.refresher.in_the_air() == 0
+        assert not airport.refresher.is_flying(BOB)
+        assert airport.upstream.asked == [ADA, BOB]
+
+    async def test_a_flight_never_takes_the_cache_back(self, airport: Airport) -> None:
+        """If something younger was remembered meanwhile, that is what the waiters get."""
+        airport.upstream.gate.clear()
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(airport.refresher.renew(ADA))
+            await settled()
+            younger = held(ADA, airport.clock.now + 1, "seats")
+            airport.cache.put(younger)
+            airport.upstream.gate.set()
+        assert asked.result() == younger == airport.cache.get(ADA)
+
+    async def test_what_is_too_large_to_remember_is_still_returned(self, clock: FakeClock) -> None:
+        """Those who wait get their answer though the cache has no room for it."""
+        airport = Airport(clock)
+        airport.cache.max_bytes = 10
+        assert (await airport.refresher.renew(ADA)).plan.lookup_keys == {"pro"}
+        assert len(airport.cache) == 0
+
+    async def test_a_caller_who_leaves_cancels_nothing(self, airport: Airport) -> None:
+        """The flight lands all the same."""
+        airport.upstream.gate.clear()
+        async with asyncio.TaskGroup() as group:
+            caller = group.create_task(airport.refresher.renew(ADA))
+            await settled()
+            caller.cancel()
+        airport.upstream.gate.set()
+        await settled()
+        assert airport.cache.get(ADA) is not None
+        assert airport.outcomes() == {"landed": 1}
+
+
+class TestSince:
+    """``since`` is the moment before which the caller does not want to be told about."""
+
+    @pytest.fixture
+    async def in_the_air(self, airport: Airport) -> float:
+        """A flight that took off a second ago; its moment."""
+        took_off = airport.clock.now
+        airport.upstream.gate.clear()
+        airport.refresher.nudge(ADA)
+        await settled()
+        airport.clock.advance(1)
+        return took_off
+
+    @pytest.mark.parametrize(("after", "flights"), [(-inf, 1), (-60.0, 1), (0.0, 1), (0.5, 2), (1.0, 2)], ids=str)
+    async def test_a_flight_in_the_air_serves_whom_it_is_not_too_early_for(
+        self, airport: Airport, in_the_air: float, after: float, flights: int
+    ) -> None:
+        """Who accepts what was known when it took off shares it; for the others there is a second one."""
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(airport.refresher.renew(ADA, since=in_the_air + after))
+            await settled()
+            airport.upstream.gate.set()
+        assert len(airport.upstream.asked) == flights
+        assert asked.result().taken_at >= in_the_air + after
+
+    async def test_all_who_came_too_late_share_the_second_flight(self, airport: Airport, in_the_air: float) -> None:
+        """Fifty refreshes during one flight cost one more fetch, whatever the order they came in."""
+        async with asyncio.TaskGroup() as group:
+            asked = [
+                group.create_task(airport.refresher.renew(ADA, since=moment))
+                for moment in (in_the_air, airport.clock.now) * 25
+            ]
+            await settled()
+            airport.upstream.gate.set()
+        assert len(airport.upstream.asked) == 2
+        assert {task.result().taken_at for task in asked} == {in_the_air, airport.clock.now}
+
+    async def test_a_flight_of_ones_own_is_never_too_early(self, airport: Airport) -> None:
+        """Who starts a flight is served by it, though the moment asked for lies in the future: no endless flights."""
+        snapshot = await airport.refresher.renew(ADA, since=airport.clock.now + 60)
+        assert snapshot.taken_at == airport.clock.now
+        assert len(airport.upstream.asked) == 1
+
+    async def test_two_flights_are_the_most(self, airport: Airport, in_the_air: float) -> None:
+        """The second flight is final, whatever the moment asked for."""
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(airport.refresher.renew(ADA, since=airport.clock.now + 60))
+            await settled()
+            airport.upstream.gate.set()
+        assert asked.result().taken_at < airport.clock.now + 60
+        assert len(airport.upstream.asked) == 2
+
+    @pytest.mark.parametrize(("since", "flights"), [(-inf, 1), (0.0, 2)])
+    async def test_a_failure_in_the_air_is_final_only_without_since(
+        self, airport: Airport, in_the_air: float, since: float, flights: int
+    ) -> None:
+        """Who asked for nothing in particular shares the failure; who wants news gets a flight of their own."""
+        airport.fail()
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(outcome(airport, since))
+            await settled()
+            airport.upstream.gate.set()
+        assert isinstance(asked.result(), Unreachable)
+        assert len(airport.upstream.asked) == flights
+
+    async def test_ones_own_failure_is_final(self, airport: Airport) -> None:
+        """Who starts a flight that fails does not start another."""
+        airport.fail()
+        assert isinstance(await outcome(airport, since=airport.clock.now), Unreachable)
+        assert len(airport.upstream.asked) == 1
+
+    async def test_renewing_soon_takes_off_from_now_on(self, airport: Airport, in_the_air: float) -> None:
+        """Nobody waits, the budget is not asked, and a flight in the air does not count."""
+        airport.spare = False
+        airport.refresher.renew_soon(ADA)
+        await settled()
+        airport.upstream.gate.set()
+        await settled()
+        found = airport.cache.get(ADA)
+        assert found is not None
+        assert found.taken_at == airport.clock.now > in_the_air
+
+    async def test_renewing_soon_may_fail_quietly(self, airport: Airport, caplog: pytest.LogCaptureFixture) -> None:
+        """The outcome is counted; an expected failure is nobody's log line."""
+        airport.fail()
+        airport.refresher.renew_soon(ADA)
+        await settled()
+        assert airport.outcomes() == {"unreachable": 1}
+        assert caplog.records == []
+
+
+async def outcome(airport: Airport, since: float) -> Snapshot | BaseException:
+    """Return what renewing came to, an error being an outcome like any other."""
+    return (await asyncio.gather(airport.refresher.renew(ADA, since=since), return_exceptions=True))[0]
+
+
+class TestNudge:
+    async def test_it_starts_a_flight(self, airport: Airport) -> None:
+        """Nobody waits for it, and it lands."""
+        airport.refresher.nudge(ADA)
+        await settled()
+        assert airport.cache.get(ADA) is not None
+
+    async def test_one_in_the_air_is_enough(self, airport: Airport) -> None:
+        """A nudge during a flight changes nothing, and the budget is not even asked."""
+        airport.refresher.nudge(ADA)
+        airport.spare = False
+        airport.refresher.nudge(ADA)
+        await settled()
+        assert len(airport.upstream.asked) == 1
+        assert airport.refresher.deferred == 0
+
+    async def test_without_a_token_to_spare_it_is_deferred(self, airport: Airport) -> None:
+        """A refresh that nobody waits for takes nobody's token; that it did not fly is counted."""
+        airport.spare = False
+        airport.refresher.nudge(ADA)
+        await settled()
+        assert (airport.upstream.asked, airport.refresher.deferred) == ([], 1)
+        assert airport.refresher.last_flight(ADA) is None
+
+    async def test_after_a_failure_a_customer_is_left_alone(self, airport: Airport) -> None:
+        """For ``hold_off`` seconds; then it is tried again."""
+        await airport.fly_into(Unreachable("no route"))
+        for pause, flights in [(0.0, 1), (0.9, 1), (0.1, 2)]:
+            airport.clock.advance(pause)
+            airport.refresher.nudge(ADA)
+            await settled()
+            assert len(airport.upstream.asked) == flights
+        assert airport.refresher.deferred == 0
+
+    async def test_one_customers_failure_is_not_anothers(self, airport: Airport) -> None:
+        """Only the customer whose flight failed is left alone."""
+        await airport.fly_into(Unreachable("no route"))
+        airport.refresher.nudge(BOB)
+        await settled()
+        assert airport.upstream.asked == [ADA, BOB]
+
+    async def test_those_who_wait_are_not_held_off(self, airport: Airport) -> None:
+        """A caller's own question is asked, however lately the last one failed."""
+        await airport.fly_into(Unreachable("no route"))
+        assert (await airport.refresher.renew(ADA)).plan.lookup_keys == {"pro"}
+
+    async def test_a_success_holds_nothing_off(self, airport: Airport) -> None:
+        """After a flight that landed a nudge flies at once; whether one is due is for others to know."""
+        await airport.refresher.renew(ADA)
+        airport.refresher.nudge(ADA)
+        await settled()
+        assert len(airport.upstream.asked) == 2
+
+
+class TestHistory:
+    async def test_a_flight_is_logged(self, airport: Airport) -> None:
+        """When it took off and landed, over how many pages, and that it landed."""
+        took_off = airport.clock.now
+        airport.upstream.gate.clear()
+        airport.refresher.nudge(ADA)
+        await settled()
+        airport.clock.advance(0.5)
+        airport.upstream.pages = 3
+        airport.upstream.gate.set()
+        await settled()
+        assert airport.refresher.last_flight(ADA) == Flight(
+            took_off, pages=3, landed=took_off + 0.5, outcome="landed", detail=None
+        )
+        assert airport.refresher.pages.cumulative()[:3] == [(1, 0), (2, 0), (3, 1)]
+
+    async def test_a_flight_under_way_has_not_landed(self, airport: Airport) -> None:
+        """Its log can be read while it is being written."""
+        airport.upstream.gate.clear()
+        airport.refresher.nudge(ADA)
+        await settled()
+        flight = airport.refresher.last_flight(ADA)
+        assert flight is not None
+        assert flight.landed is None
+
+    async def test_an_unknown_customer_is_an_outcome_and_no_failure(self, airport: Airport) -> None:
+        """It has no detail to complain of, and nothing is held off."""
+        airport.upstream.known = False
+        await airport.refresher.renew(ADA)
+        flight = airport.refresher.last_flight(ADA)
+        assert flight is not None
+        assert (flight.outcome, flight.detail) == ("unknown_customer", None)
+        airport.refresher.nudge(ADA)
+        await settled()
+        assert len(airport.upstream.asked) == 2
+
+    async def test_a_customer_of_the_other_mode_is_an_outcome_of_its_own(self, airport: Airport) -> None:
+        """It tells of a wrong key or a wrong environment, which a customer that was never made does not."""
+        airport.upstream.known = False
+        airport.upstream.refusal = "No such customer: 'cus_ada'; a similar object exists in live mode"
+        await airport.refresher.renew(ADA)
+        assert airport.outcomes() == {"wrong_mode": 1}
+
+    @pytest.mark.parametrize("kind", list(errors_of_upstream()), ids=lambda kind: kind.__name__)
+    async def test_every_failure_is_an_outcome(self, airport: Airport, kind: type[UpstreamError]) -> None:
+        """Its code is among the metric's labels, is counted, and is kept with the reason."""
+        assert kind.code in OUTCOMES
+        await airport.fly_into(kind("the reason"))
+        flight = airport.refresher.last_flight(ADA)
+        assert flight is not None
+        assert (flight.outcome, flight.detail, flight.landed) == (kind.code, "the reason", airport.clock.now)
+        assert airport.outcomes() == {kind.code: 1}
+        assert airport.refresher.pages.cumulative()[-1] == (inf, 0)  # it brought no page, so it had no length
+
+    async def test_every_outcome_is_counted_from_the_start(self, airport: Airport) -> None:
+        """A metric shows zero before the first of a kind, so that an alert can see it rise."""
+        assert airport.refresher.outcomes == dict.fromkeys(OUTCOMES, 0)
+
+    async def test_a_flight_that_is_cancelled_says_why(self, airport: Airport) -> None:
+        """Only the end of the process cancels a flight."""
+        airport.upstream.gate.clear()
+        airport.refresher.nudge(ADA)
+        await settled()
+        await airport.tasks.close()
+        flight = airport.refresher.last_flight(ADA)
+        assert flight is not None
+        assert (flight.outcome, flight.detail) == ("cancelled", "the process is shutting down")
+        assert airport.outcomes() == {"cancelled": 1}
+
+    async def test_history_is_bounded(self, airport: Airport) -> None:
+        """The customers whose flights were longest ago are forgotten; a new flight makes a customer recent."""
+        crowd = [Customer(f"cus_{number}") for number in range(HISTORY)]
+        for customer in crowd:
+            airport.refresher.nudge(customer)
+        await settled()
+        await airport.refresher.renew(crowd[0])
+        await airport.refresher.renew(ADA)
+        assert airport.refresher.last_flight(crowd[1]) is None
+        assert all(airport.refresher.last_flight(customer) for customer in (crowd[0], *crowd[2:], ADA))
+
+
+class TestTheUnexpected:
+    async def test_it_reaches_the_waiters_and_the_log(self, airport: Airport, caplog: pytest.LogCaptureFixture) -> None:
+        """A defect of ours is no failure of Stripe's: all see it as it is, and it is logged with its traceback."""
+        airport.upstream.error = ValueError("a defect")
+        results = await asyncio.gather(*(airport.refresher.renew(ADA) for _ in range(3)), return_exceptions=True)
+        assert [repr(result) for result in results] == ["ValueError('a defect')"] * 3
+        assert airport.outcomes() == {"error": 1}
+        await settled()
+        assert [record.message for record in caplog.records] == ["task flight cus_ada failed"]
+        assert "ValueError: a defect" in caplog.text
+
+    async def test_it_keeps_its_details_out_of_the_history(self, airport: Airport) -> None:
+        """What explains an answer to a caller says that the log has more."""
+        await airport.fly_into(ValueError("a secret"))
+        flight = airport.refresher.last_flight(ADA)
+        assert flight is not None
+        assert (flight.outcome, flight.detail) == ("error", "an unexpected error; see the log")
+
+    async def test_it_breaks_no_later_flight(self, airport: Airport) -> None:
+        """The next caller gets an answer."""
+        await airport.fly_into(ValueError("a defect"))
+        assert (await airport.refresher.renew(ADA)).plan.lookup_keys == {"pro"}
+        assert airport.refresher.in_the_air() == 0
+
+
+# --- interleavings ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Caller:
+    """Somebody who renews: what they wanted, and what they got."""
+
+    since: float
+    came: int
+    was_in_the_air: bool
+    task: "asyncio.Task[Snapshot]" = field(repr=False)
+    left: bool = False
+
+
+class Tower:
+    """Fetches that end as and when the tower says."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.cache = Cache(1 << 20)
+        self.tasks = Tasks(expected=(UpstreamError, ValueError))
+        self.refresher = Refresher(
+            self.fetch, self.cache, clock=self.clock, tasks=self.tasks, spare=lambda: True, hold_off=0.0
+        )
+        self.in_the_air: asyncio.Future[None] | None = None
+        self.took_off = 0
+        self.callers: list[Caller] = []
+
+    async def fetch(self, customer: Customer, flight: Flight) -> Snapshot:
+        assert self.in_the_air is None, "two flights for one customer"
+        self.took_off += 1
+        taken_at = self.clock()
+        self.in_the_air = asyncio.get_running_loop().create_future()
+        try:
+            await self.in_the_air
+        finally:
+            self.in_the_air = None
+        return held(customer, taken_at, "pro")
+
+    def call(self, since: float) -> None:
+        self.callers.append(
+            Caller(
+                since,
+                self.took_off,
+                self.refresher.is_flying(ADA),
+                self.tasks.start(self.refresher.renew(ADA, since=since), name="caller"),
+            )
+        )
+
+    def end(self, error: Exception | None = None) -> None:
+        if self.in_the_air is not None and not self.in_the_air.done():
+            if error is None:
+                self.in_the_air.set_result(None)
+            else:
+                self.in_the_air.set_exception(error)
+
+    def leave(self, number: int) -> None:
+        if self.callers:
+            caller = self.callers[number % len(self.callers)]
+            caller.left = caller.task.cancel() or caller.left
+
+    def step(self, what: str, number: int) -> None:
+        match what:
+            case "call":
+                self.call(-inf)
+            case "call since":
+                self.call(self.clock.now - number)
+            case "nudge":
+                self.refresher.nudge(ADA)
+            case "land":
+                self.end()
+            case "fail":
+                self.end(Throttled("429"))
+            case "break":
+                self.end(ValueError("a defect"))
+            case "leave":
+                self.leave(number)
+            case _:
+                self.clock.advance(1)
+
+
+STEPS = ["call", "call since", "nudge", "land", "fail", "break", "leave", "tick"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 3), st.booleans()), max_size=40))
+def test_whatever_the_order_callers_get_what_they_asked_for(steps: list[tuple[str, int, bool]]) -> None:
+    """One flight at a time, two at most for a caller, nothing older than they want, and nobody waits for ever."""
+
+    async def story() -> Tower:
+        tower = Tower()
+        seen = -inf
+        for what, number, pause in steps:
+            tower.step(what, number)
+            if pause:
+                await settled()
+            snapshot = tower.cache.get(ADA)
+            assert seen <= (snapshot.taken_at if snapshot else seen)
+            seen = snapshot.taken_at if snapshot else seen
+        for _ in range(3):  # the one in the air, the second of those who came too late, and none
+            await settled()
+            tower.end()
+        await settled()
+        return tower
+
+    tower = asyncio.run(story(), debug=True)
+    assert tower.in_the_air is None
+    assert sum(tower.refresher.outcomes.values()) == tower.took_off
+    assert all(caller.task.done() for caller in tower.callers)
+    for caller in tower.callers:
+        with suppress(asyncio.CancelledError, Throttled, ValueError):
+            assert caller.task.result().taken_at >= caller.since
+        assert caller.task.cancelled() <= caller.left

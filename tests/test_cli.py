@@ -1,0 +1,458 @@
+"""The command line: what each command prints, and with which status it exits."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from click.testing import CliRunner, Result
+
+from sidecar import __version__
+from sidecar.cli import connection, main, set_up_logging
+from sidecar.demo import FakeStripe, Fault
+from sidecar.kit.lifecycle import Phase
+from sidecar.settings import Settings
+from tests.fakes import KEY, Running, running
+
+ROOT = Path(__file__).resolve().parents[1]
+TOKEN = "the-local-token-of-the-tests"
+
+
+def command(*args: str, **environment: str) -> Result:
+    """Run the command line in this process."""
+    return CliRunner().invoke(main, args, env=environment)
+
+
+async def asked(*args: str, **environment: str) -> Result:
+    """Run it in a thread, so that a sidecar of this process can answer."""
+    return await asyncio.to_thread(command, *args, **environment)
+
+
+@dataclass
+class Serving:
+    """A process that answers, and what it has said so far."""
+
+    process: Process
+    said: list[dict[str, Any]]
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where checks are answered, and where health is."""
+        _, _, where = self.said[0]["message"].partition("answering checks on ")
+        checks, _, ops = where.partition(", health and metrics on ")
+        return [checks, ops]
+
+    async def end(self, number: int) -> int:
+        """Send a signal and give the exit status."""
+        self.process.send_signal(number)
+        _, err = await self.process.communicate()
+        self.said += map(json.loads, err.splitlines())
+        return self.process.returncode or 0
+
+
+@asynccontextmanager
+async def spawned(*args: str, **environment: str) -> AsyncIterator[Process]:
+    """Start python in the repository's root; whatever happens, it is gone afterwards."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *args, cwd=ROOT, env=os.environ | environment, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@asynccontextmanager
+async def serving(*args: str, **environment: str) -> AsyncIterator[Serving]:
+    """Run `serve` on free ports until it says that it answers."""
+    environment = {"SIDECAR_LISTEN": "127.0.0.1:0", "SIDECAR_OPS_LISTEN": "127.0.0.1:0"} | environment
+    async with spawned("-m", "sidecar", "serve", *args, **environment) as process:
+        assert process.stderr is not None
+        yield Serving(process, [json.loads(await process.stderr.readline())])
+
+
+async def ended(*args: str, **environment: str) -> tuple[int | None, str]:
+    """Run python to its end and give its status and what it said on standard error."""
+    async with spawned(*args, **environment) as process:
+        out, err = await process.communicate()
+        assert out == b""
+        return process.returncode, err.decode()
+
+
+class TestServe:
+    async def test_answers_until_term(self, stripe: FakeStripe, upstream: str) -> None:
+        """Checks and health are answered; TERM ends it with 0; each log line is a JSON object."""
+        stripe.grant("cus_ada", "sso")
+        async with serving(SIDECAR_STRIPE_API_KEY=KEY, SIDECAR_STRIPE_API_BASE=upstream) as served:
+            checks, ops = served.addresses
+            found = await asked("check", "cus_ada", "sso", "--url", f"http://{checks}")
+            assert (found.exit_code, json.loads(found.stdout)["entitled"]) == (0, True)
+            assert (await asked("ready", "--url", ops)).exit_code == 0
+            assert await served.end(signal.SIGTERM) == 0
+        assert [(line["level"], line["logger"]) for line in served.said] == [("INFO", "sidecar.app")] * 2
+        assert served.said[1]["message"] == "shutting down"
+        assert all(line["time"] for line in served.said)
+        assert KEY not in json.dumps(served.said)
+
+    async def test_ends_with_0_on_ctrl_c(self, tmp_path: Path) -> None:
+        """INT is asked for as often as TERM; here on a unix socket, configured by flags and a file."""
+        config, key = tmp_path / "sidecar.toml", tmp_path / "key"
+        configure(config, f'listen = "unix:{tmp_path}/s"\nlog_format = "json"\n')
+        configure(key, f"{KEY}\n")
+        async with serving("--config", str(config), "--stripe-api-key-file", str(key), SIDECAR_LISTEN="") as served:
+            assert served.addresses[0] == f"unix:{tmp_path}/s"
+            found = await asked("check", "cus/ada", "sso", "--url", served.addresses[0])
+            assert (found.exit_code, json.loads(found.stdout)["code"]) == (2, "malformed_customer")
+            assert await served.end(signal.SIGINT) == 0
+
+    async def test_ends_with_0_on_term_while_it_still_imports(self) -> None:
+        """As PID 1 a process without a handler would not see the signal at all."""
+        async with spawned("-X", "importtime", "-m", "sidecar", "serve", SIDECAR_STRIPE_API_KEY=KEY) as process:
+            assert process.stderr is not None
+            async for line in process.stderr:  # pragma: no branch -- click is imported
+                if b"| " in line and b"click" in line:
+                    break
+            process.terminate()
+            _, err = await process.communicate()
+        assert process.returncode == 0
+        assert b"answering" not in err
+        assert b"Traceback" not in err
+
+    async def test_without_a_key_says_what_to_set(self) -> None:
+        """Status 2, and one line that names the three ways."""
+        assert await ended(
+            "-m", "sidecar", "serve", SIDECAR_LISTEN="127.0.0.1:0", SIDECAR_OPS_LISTEN="127.0.0.1:0"
+        ) == (
+            2,
+            "error: SIDECAR_STRIPE_API_KEY_FILE: set this, SIDECAR_STRIPE_API_KEY or STRIPE_API_KEY to a Stripe API key\n",
+        )
+
+    async def test_on_a_port_that_is_taken_says_so(self) -> None:
+        """Status 2, and the address; nothing is answered on the others."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            found = await ended(
+                "-m", "sidecar", "serve", "--listen", address, "--ops-listen", "127.0.0.1:0", STRIPE_API_KEY=KEY
+            )
+        assert found == (2, f"error: {address} cannot be listened on: Address already in use\n")
+
+    async def test_ends_with_1_when_a_loop_dies(self) -> None:
+        """A part that must run for ever does not die in silence: the process ends and says why."""
+        status, err = await ended("-c", A_LOOP_DIES, SIDECAR_STRIPE_API_KEY=KEY)
+        assert status == 1
+        last = json.loads(err.splitlines()[-1])
+        assert (last["level"], last["message"]) == ("CRITICAL", "a part that must run for ever died")
+        assert "RuntimeError: this loop died" in last["exc_info"]
+
+    def test_says_everything_that_is_wrong(self) -> None:
+        """Status 2 and a line per complaint, before anything is started."""
+        found = command("serve", "--rate", "0", "--deadline", "soon", SIDECAR_RAET="1")
+        assert found.exit_code == 2
+        assert found.stdout == ""
+        assert [line.split(": ")[:2] for line in found.stderr.splitlines()] == [
+            ["error", "SIDECAR_RAET"],
+            ["error", "SIDECAR_DEADLINE"],
+            ["error", "SIDECAR_RATE"],
+        ]
+
+    def test_has_a_flag_per_setting(self) -> None:
+        """Each with its meaning."""
+        found = command("serve", "--help")
+        assert found.exit_code == 0
+        for name in Settings.model_fields:
+            assert f"--{name.replace('_', '-')} " in found.stdout
+
+
+A_LOOP_DIES = """
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from sidecar import app, cli
+
+built = app.assembled
+
+async def dies():
+    raise RuntimeError("this loop died")
+
+@asynccontextmanager
+async def assembled(*args, **kwargs):
+    async with built(*args, **kwargs) as sidecar:
+        yield replace(sidecar, loops=[*sidecar.loops, dies])
+
+app.assembled = assembled
+cli.main(["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"])
+"""
+
+
+def configure(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+class TestCheck:
+    async def test_exits_0_when_entitled(self, stripe: FakeStripe, sidecar: Running) -> None:
+        """The answer is printed as it came."""
+        stripe.grant("cus_ada", "sso")
+        found = await asked("check", "cus_ada", "sso", "--url", sidecar.url)
+        assert found.exit_code == 0
+        answer = json.loads(found.stdout)
+        assert (answer["customer"], answer["lookup_key"], answer["reason"]) == ("cus_ada", "sso", "entitled")
+        assert found.stderr == ""
+
+    async def test_exits_1_when_not_entitled(self, stripe: FakeStripe, sidecar: Running) -> None:
+        """The one no that is a fact about a feature."""
+        stripe.add_customer("cus_ada")
+        found = await asked("check", "cus_ada", "sso", "--url", sidecar.url)
+        assert (found.exit_code, json.loads(found.stdout)["reason"]) == (1, "not_entitled")
+
+    async def test_exits_2_when_the_customer_is_unknown(self, sidecar: Running) -> None:
+        """A misspelt id is no "not entitled"."""
+        found = await asked("check", "cus_nope", "sso", "--url", sidecar.url)
+        assert (found.exit_code, json.loads(found.stdout)["reason"]) == (2, "unknown_customer")
+
+    @pytest.mark.parametrize("policy", ["allow", "deny", "error"])
+    async def test_exits_2_when_the_policy_answers(self, stripe: FakeStripe, upstream: str, policy: str) -> None:
+        """Neither a yes nor a no of the policy's is knowledge."""
+        stripe.break_with(Fault.ERROR)
+        async with running(upstream, policy=policy, deadline="20ms") as sidecar:
+            found = await asked("check", "cus_ada", "sso", "--url", sidecar.url)
+        assert found.exit_code == 2
+        answer = json.loads(found.stdout)
+        assert answer.get("entitled") is {"allow": True, "deny": False, "error": None}[policy]
+
+    @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "127.0.0.1:{port}", "unix:/nowhere/sidecar.sock"])
+    def test_exits_2_when_nobody_answers(self, url: str) -> None:
+        """The address is said, on standard error."""
+        with socket.socket() as unserved:
+            unserved.bind(("127.0.0.1", 0))
+            url = url.format(port=unserved.getsockname()[1])
+            found = command("check", "cus_ada", "sso", "--url", url)
+        assert (found.exit_code, found.stdout) == (2, "")
+        assert found.stderr.startswith(f"error: {url} gives no answer: ")
+
+    @pytest.mark.parametrize("url", ["https://127.0.0.1:7420", "http://", "ftp://x", "http://x:port", ""])
+    def test_exits_2_when_the_address_is_none(self, url: str) -> None:
+        """Only plain HTTP and unix sockets are spoken."""
+        found = command("check", "cus_ada", "sso", "--url", url)
+        assert (found.exit_code, found.stdout) == (2, "")
+
+    async def test_exits_2_when_the_answer_is_not_a_sidecars(self) -> None:
+        """Whatever else listens there."""
+        for body in ("<html>", "", '{"half":'):
+            async with echoing(web.Response(text=body)) as (url, _):
+                found = await asked("check", "cus_ada", "sso", "--url", url)
+            assert (found.exit_code, found.stdout) == (2, "")
+        for status in (403, 500):
+            async with echoing(web.json_response({"reason": "entitled"}, status=status)) as (url, _):
+                assert (await asked("check", "cus_ada", "sso", "--url", url)).exit_code == 2
+
+    async def test_quotes_what_it_is_given(self) -> None:
+        """Odd characters in a customer or a key stay in their part of the path, and no line can be smuggled in."""
+        customer, key = "cus/../ä?x=1#y%2F", "a b\r\nX: y"
+        async with echoing(web.json_response({})) as (url, seen):
+            found = await asked("check", customer, key, "--url", url)
+        assert found.exit_code == 2
+        assert [request.raw_path for request in seen] == [
+            "/v1/customers/cus%2F..%2F%C3%A4%3Fx%3D1%23y%252F/entitlements/a%20b%0D%0AX%3A%20y"
+        ]
+        assert "X" not in seen[0].headers
+
+    async def test_may_ask_on_a_unix_socket(self, stripe: FakeStripe, upstream: str, tmp_path: Path) -> None:
+        """The address is the one that `listen` has."""
+        stripe.grant("cus_ada", "sso")
+        async with running(upstream, listen=f"unix:{tmp_path}/s"):
+            found = await asked("check", "cus_ada", "sso", "--url", f"unix:{tmp_path}/s")
+        assert found.exit_code == 0
+
+    async def test_finds_the_address_in_the_environment(self, stripe: FakeStripe, sidecar: Running) -> None:
+        """SIDECAR_URL saves typing."""
+        stripe.grant("cus_ada", "sso")
+        assert (await asked("check", "cus_ada", "sso", SIDECAR_URL=sidecar.url)).exit_code == 0
+
+    async def test_may_ask_for_a_connected_accounts_customer(self, stripe: FakeStripe, sidecar: Running) -> None:
+        """A customer's id means something within its account only."""
+        stripe.grant("cus_ada", "sso", account="acct_1")
+        found = await asked("check", "cus_ada", "sso", "--url", sidecar.url, "--account", "acct_1")
+        assert found.exit_code == 0
+        assert (await asked("check", "cus_ada", "sso", "--url", sidecar.url)).exit_code == 2
+
+    async def test_shows_the_local_token(self, stripe: FakeStripe, upstream: str, tmp_path: Path) -> None:
+        """With the token from a file there is an answer, without it a refusal; the token is not printed."""
+        stripe.grant("cus_ada", "sso")
+        path = tmp_path / "token"
+        configure(path, f"{TOKEN}\n")
+        async with running(upstream, local_token_file=path) as sidecar:
+            known = await asked("check", "cus_ada", "sso", "--url", sidecar.url, "--token-file", str(path))
+            stranger = await asked("check", "cus_ada", "sso", "--url", sidecar.url)
+        assert (known.exit_code, stranger.exit_code) == (0, 2)
+        assert TOKEN not in known.output + stranger.output
+
+    def test_needs_a_token_file_that_is_there(self, tmp_path: Path) -> None:
+        """Status 2, like every wrong use."""
+        for path in (tmp_path, tmp_path / "nowhere"):
+            assert command("check", "cus_ada", "sso", "--token-file", str(path)).exit_code == 2
+        assert command("check", "cus_ada").exit_code == 2
+
+
+@asynccontextmanager
+async def echoing(answer: web.Response) -> AsyncIterator[tuple[str, list[web.BaseRequest]]]:
+    """Serve one answer; yield where, and what was asked."""
+    seen: list[web.BaseRequest] = []
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        seen.append(request)
+        return answer
+
+    runner = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=0.05)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", seen
+    finally:
+        await runner.cleanup()
+
+
+class TestHealthAndReady:
+    @pytest.mark.parametrize("name", ["health", "ready"])
+    async def test_exit_0_when_all_is_well(self, sidecar: Running, name: str) -> None:
+        """The answer is printed, whichever way the address is written."""
+        for url in (sidecar.ops_url, sidecar.ops_url.removeprefix("http://")):
+            found = await asked(name, "--url", url)
+            assert (found.exit_code, json.loads(found.stdout)["ok"]) == (0, True)
+
+    async def test_find_the_listener_in_the_settings(self, sidecar: Running) -> None:
+        """Without an address the first of `ops_listen` is asked; "every interface" is asked on loopback."""
+        port = sidecar.ops_url.rpartition(":")[2]
+        for listen in (f"127.0.0.1:{port}", f"0.0.0.0:{port},127.0.0.1:1"):
+            assert (await asked("health", SIDECAR_OPS_LISTEN=listen)).exit_code == 0
+
+    async def test_differ_when_it_shuts_down(self, sidecar: Running) -> None:
+        """Alive, but not ready."""
+        sidecar.sidecar.lifecycle.enter(Phase.DRAINING)
+        assert (await asked("health", "--url", sidecar.ops_url)).exit_code == 0
+        found = await asked("ready", "--url", sidecar.ops_url)
+        assert (found.exit_code, json.loads(found.stdout)["ok"]) == (1, False)
+
+    @pytest.mark.parametrize("name", ["health", "ready"])
+    def test_exit_1_when_nobody_answers(self, name: str) -> None:
+        """As the container engines want it."""
+        with socket.socket() as unserved:
+            unserved.bind(("127.0.0.1", 0))
+            url = f"127.0.0.1:{unserved.getsockname()[1]}"
+            found = command(name, "--url", url)
+        assert (found.exit_code, found.stdout) == (1, "")
+        assert found.stderr.startswith(f"error: {url} gives no answer: ")
+        assert command(name, "--url", "https://127.0.0.1:1").exit_code == 1
+
+    @pytest.mark.parametrize(
+        ("url", "place"),
+        [
+            ("0.0.0.0:7421", ("127.0.0.1", 7421)),
+            ("[::]:7421", ("::1", 7421)),
+            ("http://[::1]:7421", ("::1", 7421)),
+            ("http://sidecar", ("sidecar", 80)),
+        ],
+    )
+    def test_ask_where_the_address_says(self, url: str, place: tuple[str, int]) -> None:
+        """An address to listen on is not always one to connect to."""
+        found = connection(url, 1.0)
+        assert (found.host, found.port) == place
+
+
+class TestConfig:
+    def test_prints_what_is_in_effect(self) -> None:
+        """A line per setting, which could be an environment; secrets are masked."""
+        found = command("config", "--rate", "3", "--insecure-listen", SIDECAR_STRIPE_API_KEY=KEY, SIDECAR_BURST="4")
+        assert found.exit_code == 0
+        lines = dict(line.split("=", 1) for line in found.stdout.splitlines())
+        assert lines.keys() == {f"SIDECAR_{name.upper()}" for name in Settings.model_fields}
+        assert (lines["SIDECAR_RATE"], lines["SIDECAR_BURST"], lines["SIDECAR_FRESH_FOR"]) == ("3.0", "4", "5m")
+        assert (lines["SIDECAR_INSECURE_LISTEN"], lines["SIDECAR_LISTEN"]) == ("true", "127.0.0.1:7420")
+        assert (lines["SIDECAR_STRIPE_API_KEY"], lines["SIDECAR_STRIPE_API_KEY_FILE"]) == ("**********", "")
+        assert KEY not in found.output
+
+    def test_prints_lines_that_set_the_same(self) -> None:
+        """What was printed, as the environment of another run, prints the same."""
+        printed = command("config", "--policy", '{"seats-*": "allow"}', "--listen", "unix:/run/s").stdout
+        assert command("config", **dict(line.split("=", 1) for line in printed.splitlines())).stdout == printed
+
+    def test_prints_json_on_request(self) -> None:
+        """The same as one object, with nulls."""
+        found = command("config", "--json", STRIPE_API_KEY=KEY)
+        effective = json.loads(found.stdout)
+        assert effective.keys() == Settings.model_fields.keys()
+        assert (effective["stripe_api_key"], effective["stripe_api_key_file"]) == ("**********", None)
+        assert (effective["policy"], effective["cache_bytes"]) == ({"*": "deny"}, 128 << 20)
+        assert KEY not in found.output
+
+    def test_reads_the_file_it_is_given(self, tmp_path: Path) -> None:
+        """By flag or by SIDECAR_CONFIG."""
+        path = tmp_path / "sidecar.toml"
+        path.write_text("rate = 3\n")
+        for found in (command("config", "--config", str(path)), command("config", SIDECAR_CONFIG=str(path))):
+            assert "SIDECAR_RATE=3.0\n" in found.stdout
+        assert command("config", "--config", str(tmp_path / "nowhere")).exit_code == 2
+
+    def test_says_everything_that_is_wrong(self) -> None:
+        """Status 2, complaints on standard error, nothing on standard output; the secret in neither."""
+        found = command("config", "--stripe-api-key", "pk_live_51Secret", "--fresh-for", "2d")
+        assert (found.exit_code, found.stdout, len(found.stderr.splitlines())) == (2, "", 2)
+        assert "51Secret" not in found.output
+
+
+class TestTheRest:
+    def test_version_is_printed(self) -> None:
+        """And nothing else."""
+        assert (command("version").exit_code, command("version").stdout) == (0, f"{__version__}\n")
+
+    @pytest.mark.parametrize("flag", ["-h", "--help"])
+    def test_help_lists_the_commands(self, flag: str) -> None:
+        """All of them."""
+        found = command(flag)
+        assert found.exit_code == 0
+        for name in ("serve", "demo", "check", "config", "health", "ready", "version"):
+            assert f"  {name} " in found.stdout
+
+    def test_what_is_no_command_is_refused(self) -> None:
+        """Status 2."""
+        assert command("srve").exit_code == 2
+
+
+class TestLogging:
+    @pytest.fixture(autouse=True)
+    def _as_before(self) -> Iterator[None]:
+        """The root logger is everybody's: leave it as it was."""
+        root = logging.getLogger()
+        handlers, level = root.handlers[:], root.level
+        yield
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+    @pytest.mark.parametrize("form", ["json", "auto"])
+    def test_is_json_for_collectors(self, form: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """A line per record, with what a call adds; `auto` chooses it where standard error is no terminal."""
+        set_up_logging("info", form)
+        logging.getLogger("sidecar.x").info("a line\nof %s", "two", extra={"request_id": "req_1"})
+        logging.getLogger("sidecar.x").debug("too little")
+        (line,) = capsys.readouterr().err.splitlines()
+        found = json.loads(line)
+        assert found.pop("time")
+        assert found == {"level": "INFO", "logger": "sidecar.x", "message": "a line\nof two", "request_id": "req_1"}
+
+    def test_is_text_for_people(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Time, severity, message."""
+        set_up_logging("warning", "text")
+        logging.getLogger("sidecar.x").warning("a line")
+        logging.getLogger("sidecar.x").info("too little")
+        assert capsys.readouterr().err.endswith(" WARNING a line\n")

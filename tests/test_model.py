@@ -1,0 +1,147 @@
+"""The facts."""
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.errors import NoAnswer, UnknownCustomer
+from sidecar.model import (
+    NOTHING,
+    Customer,
+    Entitlement,
+    Exchange,
+    Feature,
+    Finding,
+    Flight,
+    Plan,
+    Policy,
+    Reason,
+    Snapshot,
+    Source,
+    State,
+    decide,
+    decide_by_policy,
+)
+
+ADA = Customer("cus_ada")
+SEATS, EXPORT = Feature("feat_1", "seats"), Feature("feat_2", "export")
+SEATS_AGAIN = Feature("feat_3", "seats")  # the key of an archived feature may be used again
+MISSING = NoAnswer("unreachable", "no route")
+KEYS = st.text(min_size=1, max_size=5)
+
+
+def found(*features: Feature, unknown: UnknownCustomer | None = None) -> Finding:
+    """Return a finding of twelve seconds ago with these features."""
+    ids = tuple(f"ent_{number}" for number in range(len(features)))
+    return Finding(Snapshot(ADA, 100.0, Plan.of(features), ids, unknown), Source.MEMORY, 12.0, stale=False)
+
+
+def test_a_customer_is_written_with_its_account() -> None:
+    """As people write it in logs; the account that owns the key goes without saying."""
+    assert str(ADA) == "cus_ada"
+    assert str(Customer("cus_ada", "acct_1")) == "acct_1/cus_ada"
+    assert Customer("cus_ada", "acct_1") != ADA
+
+
+def test_equal_lists_are_equal_plans() -> None:
+    """A plan is its features in their order; what follows from them is not compared."""
+    assert Plan.of((SEATS, EXPORT)) == Plan.of((SEATS, EXPORT))
+    assert Plan.of((SEATS, EXPORT)) != Plan.of((EXPORT, SEATS))
+    assert hash(Plan.of((SEATS,))) == hash(Plan((SEATS,), frozenset()))
+
+
+def test_a_lookup_key_counts_once_in_a_plan() -> None:
+    """Two features may share one; both are kept, the set of keys has it once."""
+    plan = Plan.of((SEATS, SEATS_AGAIN, EXPORT))
+    assert plan.lookup_keys == {"seats", "export"}
+    assert len(plan.features) == 3
+    assert Plan.of(()) == NOTHING
+
+
+def test_entitlements_are_in_stripes_order() -> None:
+    """Each id goes with its feature."""
+    snapshot = found(SEATS, EXPORT).snapshot
+    assert snapshot.entitlements == [Entitlement("ent_0", SEATS), Entitlement("ent_1", EXPORT)]
+    assert Snapshot(ADA, 1.0).entitlements == []
+
+
+def test_ids_and_features_must_match() -> None:
+    """A snapshot with an id too few has no entitlements to show, rather than wrong ones."""
+    with pytest.raises(ValueError, match="argument"):
+        _ = Snapshot(ADA, 1.0, Plan.of((SEATS, EXPORT)), ("ent_0",)).entitlements
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [Plan.of((SEATS,)), Snapshot(ADA, 1.0), found(SEATS), decide(found(SEATS), "seats")],
+    ids=lambda f: type(f).__name__,
+)
+def test_facts_are_frozen(fact: object) -> None:
+    """What is shared between callers cannot be changed by one of them."""
+    name = next(iter(type(fact).__slots__))  # type: ignore[attr-defined]
+    with pytest.raises(FrozenInstanceError):
+        setattr(fact, name, None)
+    assert not hasattr(fact, "__dict__")
+
+
+def test_a_finding_is_as_of_its_snapshot() -> None:
+    """When it was known to be true is when Stripe was asked, whoever is told when."""
+    assert found(SEATS).as_of == 100.0
+
+
+@given(st.lists(KEYS), KEYS)
+def test_a_check_holds_if_any_entitlement_has_the_key(keys: list[str], asked: str) -> None:
+    """Compared byte for byte: no case folding, no trimming, no globs."""
+    decision = decide(found(*(Feature(f"feat_{n}", key) for n, key in enumerate(keys))), asked)
+    assert decision.entitled is any(key == asked for key in keys)
+    assert decision.reason is (Reason.ENTITLED if decision.entitled else Reason.NOT_ENTITLED)
+
+
+def test_one_of_two_features_with_a_key_is_enough() -> None:
+    """Whichever of them the customer holds."""
+    assert decide(found(SEATS), "seats").entitled is True
+    assert decide(found(SEATS_AGAIN), "seats").entitled is True
+
+
+def test_an_unknown_customer_is_not_just_not_entitled() -> None:
+    """The answer is no all the same."""
+    decision = decide(found(unknown=UnknownCustomer(404, "No such customer")), "seats")
+    assert (decision.entitled, decision.reason) == (False, Reason.UNKNOWN_CUSTOMER)
+
+
+def test_a_decision_shows_what_it_was_made_from() -> None:
+    """Customer, key, source and finding are in it; nothing is missing."""
+    finding = found(SEATS)
+    decision = decide(finding, "seats")
+    assert (decision.customer, decision.lookup_key, decision.source) == (ADA, "seats", Source.MEMORY)
+    assert decision.finding is finding
+    assert decision.missing is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "entitled"), [(Policy.DENY, False), (Policy.ALLOW, True), (Policy.ERROR, None)], ids=str
+)
+def test_a_policys_answer_says_so(policy: Policy, entitled: bool | None) -> None:  # noqa: FBT001 -- a parameter of the table
+    """It is always ``unavailable`` from ``policy``, claims no age, and keeps the reason for not knowing."""
+    decision = decide_by_policy(ADA, "seats", policy, MISSING)
+    assert decision.entitled is entitled
+    assert (decision.customer, decision.lookup_key) == (ADA, "seats")
+    assert (decision.reason, decision.source, decision.finding) == (Reason.UNAVAILABLE, Source.POLICY, None)
+    assert decision.missing is MISSING
+
+
+def test_the_words_of_the_api_are_these() -> None:
+    """They are in answers, metrics and settings: changing one is a breaking change."""
+    assert [*Reason] == ["entitled", "not_entitled", "unknown_customer", "unavailable"]
+    assert [*Source] == ["memory", "store", "upstream", "policy"]
+    assert [*Policy] == ["deny", "allow", "error"]
+    assert [*State] == ["fresh", "stale", "expired", "absent"]
+
+
+def test_a_flights_log_begins_empty() -> None:
+    """Each has a list of exchanges of its own."""
+    one, other = Flight(1.0), Flight(2.0)
+    one.exchanges.append(Exchange(1.0, "200", "req_1"))
+    assert other == Flight(took_off=2.0, exchanges=[], pages=0, landed=None, outcome=None, detail=None)

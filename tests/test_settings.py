@@ -1,0 +1,572 @@
+"""Every knob: its default, its spellings, who wins where several name it, and every complaint at once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from sidecar.errors import BadSettings
+from sidecar.kit.address import Address
+from sidecar.settings import Freshness, Settings, check_key, choices, load, nearest
+from tests.fakes import KEY
+
+LIVE = "sk_live_51PlantedKeyThatMustNeverBeShown"
+DEFAULTS = {
+    "stripe_api_key": None,
+    "stripe_api_key_file": None,
+    "stripe_api_base": "https://api.stripe.com",
+    "stripe_version": "2026-10-28.endive",
+    "listen": (Address("127.0.0.1", 7420),),
+    "ops_listen": (Address("127.0.0.1", 7421),),
+    "insecure_listen": False,
+    "local_token_file": None,
+    "allowed_hosts": ("localhost", "127.0.0.1", "[::1]"),
+    "fresh_for": 300.0,
+    "stale_for": 86400.0,
+    "unknown_for": 60.0,
+    "deadline": 2.0,
+    "policy": {"*": "deny"},
+    "rate": 20.0,
+    "burst": 5,
+    "replicas": 1,
+    "cache_bytes": 128 * 1024 * 1024,
+    "max_pages": 100,
+    "log_level": "info",
+    "log_format": "auto",
+}
+Toml = Callable[[str], Path]
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Toml:
+    """Write a configuration file."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "sidecar.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def read(monkeypatch: pytest.MonkeyPatch, config: Path | None = None, /, **environment: str) -> Settings:
+    """Load settings from the environment, and from a file if there is one."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return load({}, config)
+
+
+def complaints(flags: dict[str, Any] | None = None, config: Path | None = None) -> list[str]:
+    with pytest.raises(BadSettings) as caught:
+        load(flags or {}, config)
+    assert str(caught.value) == "\n".join(caught.value.complaints)
+    return caught.value.complaints
+
+
+def key_of(settings: Settings) -> str | None:
+    return None if settings.stripe_api_key is None else settings.stripe_api_key.get_secret_value()
+
+
+class TestDefaults:
+    def test_are_these(self) -> None:
+        """Nothing set gives the documented defaults, and no knob is missing from the list."""
+        found = load({})
+        assert {name: getattr(found, name) for name in Settings.model_fields} == DEFAULTS
+
+    def test_are_valid_themselves(self) -> None:
+        """What `config` prints of the defaults can be set as it stands."""
+        written = load({}).model_dump(mode="json")
+        again = load({name: value for name, value in written.items() if value is not None})
+        assert {name: getattr(again, name) for name in Settings.model_fields} == DEFAULTS
+
+    def test_have_a_meaning_each(self) -> None:
+        """Every knob says what it is for; the README and `--help` show it."""
+        assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+    def test_make_a_freshness(self) -> None:
+        """The heart gets four durations and no settings."""
+        assert load({}).freshness == Freshness()
+        changed = load({"fresh_for": "1s", "stale_for": "2s", "unknown_for": "3s", "deadline": "4s"})
+        assert changed.freshness == Freshness(1.0, 2.0, 3.0, 4.0)
+
+    def test_cannot_be_changed_afterwards(self) -> None:
+        """Settings are read once."""
+        with pytest.raises(ValidationError, match="frozen"):
+            load({}).rate = 1.0  # type: ignore[misc]
+
+
+class TestPrecedence:
+    def test_of_flag_environment_and_file(self, monkeypatch: pytest.MonkeyPatch, toml: Toml) -> None:
+        """A flag beats the environment, which beats the file; each knob by itself."""
+        monkeypatch.setenv("SIDECAR_RATE", "2")
+        monkeypatch.setenv("SIDECAR_BURST", "2")
+        found = load({"rate": "1"}, toml("rate = 3\nburst = 3\nreplicas = 3\n"))
+        assert (found.rate, found.burst, found.replicas) == (1.0, 2, 3)
+
+    def test_of_an_empty_variable_is_none(self, monkeypatch: pytest.MonkeyPatch, toml: Toml) -> None:
+        """A chart's empty value means "not set"."""
+        assert read(monkeypatch, toml("rate = 3\n"), SIDECAR_RATE="", SIDECAR_LISTEN="").rate == 3.0
+
+    def test_does_not_last(self, toml: Toml) -> None:
+        """A file that one call read is unknown to the next."""
+        assert load({}, toml("rate = 3\n")).rate == 3.0
+        assert load({}).rate == 20.0
+
+    def test_leaves_bare_settings_without_a_file(self) -> None:
+        """Code that makes Settings itself reads none."""
+        assert Settings(rate=3).rate == 3.0
+
+
+class TestTheKey:
+    def test_may_come_from_stripes_own_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """STRIPE_API_KEY is what Stripe's own tools call it."""
+        assert key_of(read(monkeypatch, STRIPE_API_KEY=KEY)) == KEY
+
+    def test_of_ours_beats_stripes_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """SIDECAR_STRIPE_API_KEY is more particular; empty, it is not set."""
+        assert key_of(read(monkeypatch, STRIPE_API_KEY=LIVE, SIDECAR_STRIPE_API_KEY=KEY)) == KEY
+        assert key_of(read(monkeypatch, STRIPE_API_KEY=LIVE, SIDECAR_STRIPE_API_KEY="")) == LIVE
+
+    def test_in_the_toml_file_beats_stripes_variable(self, monkeypatch: pytest.MonkeyPatch, toml: Toml) -> None:
+        """Whatever names a key for the sidecar is meant more than what names one for all tools."""
+        assert key_of(read(monkeypatch, toml(f'stripe_api_key = "{KEY}"'), STRIPE_API_KEY=LIVE)) == KEY
+
+    def test_file_beats_stripes_variable_wherever_it_is_named(
+        self, monkeypatch: pytest.MonkeyPatch, toml: Toml
+    ) -> None:
+        """With a key file, STRIPE_API_KEY is not looked at: no contradiction, and no wrong key."""
+        monkeypatch.setenv("STRIPE_API_KEY", LIVE)
+        for found in (
+            load({"stripe_api_key_file": "/run/key"}),
+            load({}, toml('stripe_api_key_file = "/run/key"')),
+            read(monkeypatch, SIDECAR_STRIPE_API_KEY_FILE="/run/key"),
+        ):
+            assert (key_of(found), found.stripe_api_key_file) == (None, Path("/run/key"))
+
+    def test_and_a_key_file_contradict_each_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Which of the two is meant cannot be known."""
+        monkeypatch.setenv("SIDECAR_STRIPE_API_KEY", KEY)
+        assert complaints({"stripe_api_key_file": "/run/key"}) == [
+            "SIDECAR_STRIPE_API_KEY_FILE: stripe_api_key is set too; set one of them"
+        ]
+
+    def test_of_nobody_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An empty STRIPE_API_KEY is none; that `serve` needs a key is for `serve` to say."""
+        assert key_of(read(monkeypatch, STRIPE_API_KEY="")) is None
+
+    @pytest.mark.parametrize("name", ["STRIPE_API_KEY", "SIDECAR_STRIPE_API_KEY"])
+    def test_must_not_be_publishable(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        """Stripe would refuse each request with it."""
+        monkeypatch.setenv(name, "pk_live_51Secret")
+        assert complaints() == [
+            "SIDECAR_STRIPE_API_KEY: is a publishable key (pk_…); a secret (sk_…) or restricted (rk_…) key is needed"
+        ]
+
+    @pytest.mark.parametrize("key", ["", " ", f" {KEY}", f"{KEY}\n", "sk_test_ä", "sk_test_\x7f"])
+    def test_must_fit_into_a_header(self, key: str) -> None:
+        """A stray newline from a pasted secret is said at start and not by the first request."""
+        with pytest.raises(ValueError, match="is empty or has blanks or characters that no key has"):
+            check_key(key)
+        assert complaints({"stripe_api_key": key})[0].startswith("SIDECAR_STRIPE_API_KEY: is empty or has blanks")
+
+
+class TestSecrets:
+    def test_are_in_no_text_of_settings(self) -> None:
+        """Neither repr, str nor a dump shows the key."""
+        found = load({"stripe_api_key": LIVE})
+        assert LIVE not in f"{found!r} {found} {found.model_dump(mode='json')} {found.model_dump_json()}"
+        assert found.model_dump(mode="json")["stripe_api_key"] == "**********"
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "stripe_api_base",
+            "insecure_listen",
+            "fresh_for",
+            "policy",
+            "rate",
+            "burst",
+            "cache_bytes",
+            "log_level",
+        ],
+    )
+    def test_in_the_wrong_place_are_not_echoed(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A key pasted into another variable is refused without being repeated."""
+        monkeypatch.setenv(f"SIDECAR_{name.upper()}", LIVE)
+        found = complaints()
+        assert LIVE not in "\n".join(found)
+        assert all(complaint.startswith(f"SIDECAR_{name.upper()}") for complaint in found)
+
+    def test_under_a_wrong_name_are_not_echoed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Only the name of an unknown variable is repeated."""
+        monkeypatch.setenv("SIDECAR_STRIPE_KEY", LIVE)
+        assert complaints() == ["SIDECAR_STRIPE_KEY: there is no such setting; did you mean SIDECAR_STRIPE_API_KEY?"]
+
+    @pytest.mark.parametrize(
+        "text", [f"stripe_api_key = {LIVE}", f'stripe_api_key = "{LIVE}\n"', f'stripe_api_key = "{LIVE} "']
+    )
+    def test_in_a_broken_file_are_not_echoed(self, toml: Toml, text: str) -> None:
+        """What TOML's reader complains about is not repeated either."""
+        assert LIVE not in "\n".join(complaints({}, toml(text)))
+
+    def test_are_not_in_what_an_error_came_from(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A traceback of the complaint has no validation error with inputs behind it."""
+        monkeypatch.setenv("SIDECAR_RATE", LIVE)
+        with pytest.raises(BadSettings) as caught:
+            load({})
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
+
+
+class TestUnknownNames:
+    @pytest.mark.parametrize(
+        ("name", "hint"),
+        [
+            ("SIDECAR_RAET", "; did you mean SIDECAR_RATE?"),
+            ("SIDECAR_FRESHFOR", "; did you mean SIDECAR_FRESH_FOR?"),
+            ("SIDECAR_API_KEY_FILE", "; did you mean SIDECAR_STRIPE_API_KEY_FILE?"),
+            ("SIDECAR_XYZZY_QUUX_FROB", ""),
+            ("SIDECAR_", ""),
+            ("SIDECAR_PORTAL", ""),
+            ("SIDECAR_SERVICES", ""),
+        ],
+    )
+    def test_in_the_environment_are_refused(self, monkeypatch: pytest.MonkeyPatch, name: str, hint: str) -> None:
+        """A typing error must not silently leave the default; the nearest name is offered."""
+        monkeypatch.setenv(name, "1")
+        (complaint,) = complaints()
+        assert complaint.startswith(f"{name}: there is no such setting")
+        assert complaint.endswith(hint)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "SIDECAR_SERVICE_HOST",
+            "SIDECAR_SERVICE_PORT",
+            "SIDECAR_SERVICE_PORT_CHECKS",
+            "SIDECAR_PORT",
+            "SIDECAR_PORT_7420_TCP",
+            "SIDECAR_PORT_7420_TCP_ADDR",
+            "SIDECAR_CONFIG",
+            "SIDECAR_URL",
+            "ENTITLEMENT_SIDECAR_SERVICE_HOST",
+        ],
+    )
+    def test_that_are_somebody_elses_are_let_through(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        """Kubernetes injects names for a Service called sidecar; the command line has two of its own."""
+        found = read(monkeypatch, **{name: "tcp://10.0.0.1:7420"})
+        assert {name: getattr(found, name) for name in Settings.model_fields} == DEFAULTS
+
+    def test_no_setting_is_called_like_one_of_kubernetes(self) -> None:
+        """Such a setting could not be told from what a Service injects."""
+        assert [name for name in Settings.model_fields if name.startswith(("service_", "port"))] == []
+
+    def test_in_the_file_are_refused(self, toml: Toml) -> None:
+        """By the name that the file has."""
+        assert complaints({}, toml("raet = 1\nxyzzy = 2\n[sidecar]\nrate = 1\n")) == [
+            "raet: there is no such setting; did you mean rate?",
+            "xyzzy: there is no such setting",
+            "sidecar: there is no such setting",
+        ]
+
+    @pytest.mark.parametrize(
+        ("name", "hint"), [("rat", "; did you mean rate?"), ("rate", "; did you mean rate?"), ("qqqq", "")]
+    )
+    def test_have_one_nearest_or_none(self, name: str, hint: str) -> None:
+        """A hint that is far off is worse than none."""
+        assert nearest(name, ["rate", "burst", "listen"]) == hint
+
+
+class TestTheFile:
+    def test_that_is_not_there_is_an_error(self, tmp_path: Path) -> None:
+        """Whoever names a file wants it read."""
+        for missing in (tmp_path / "nowhere.toml", tmp_path):
+            assert complaints({}, missing) == [f"{missing}: there is no such file"]
+
+    @pytest.mark.parametrize("content", [b"rate =", b"rate = 1\nrate = 2", b"rate: 1", b'policy = "\xff"', b"\x00"])
+    def test_that_is_no_toml_is_an_error(self, tmp_path: Path, content: bytes) -> None:
+        """One complaint, with the reason that TOML's reader gives."""
+        path = tmp_path / "sidecar.toml"
+        path.write_bytes(content)
+        (complaint,) = complaints({}, path)
+        assert complaint.startswith(f"{path}: cannot be read: ")
+
+    def test_may_use_tomls_own_kinds(self, toml: Toml) -> None:
+        """Numbers, booleans, lists and tables need no quotes."""
+        found = load(
+            {},
+            toml(
+                "rate = 1.5\ninsecure_listen = true\nfresh_for = 60\ncache_bytes = 1048576\n"
+                'listen = ["127.0.0.1:1", "unix:/run/s"]\nallowed_hosts = ["a", "b"]\n'
+                '[policy]\n"seats-*" = "allow"\n"*" = "error"\n'
+            ),
+        )
+        assert (found.rate, found.insecure_listen, found.fresh_for, found.cache_bytes) == (1.5, True, 60.0, 1 << 20)
+        assert found.listen == (Address("127.0.0.1", 1), Address("", 0, "/run/s"))
+        assert found.allowed_hosts == ("a", "b")
+        assert list(found.policy.items()) == [("seats-*", "allow"), ("*", "error")]
+
+    def test_may_spell_as_the_environment_does(self, toml: Toml) -> None:
+        """A value copied from the environment means the same."""
+        found = load({}, toml('rate = "1.5"\nlisten = "127.0.0.1:1"\nfresh_for = "1m"\nallowed_hosts = "a,b"\n'))
+        assert (found.rate, found.listen, found.fresh_for) == (1.5, (Address("127.0.0.1", 1),), 60.0)
+        assert found.allowed_hosts == ("a", "b")
+
+    def test_and_unknown_variables_are_complained_about_together(
+        self, monkeypatch: pytest.MonkeyPatch, toml: Toml, tmp_path: Path
+    ) -> None:
+        """Whatever is wrong with the file, what is wrong with the environment is said too."""
+        monkeypatch.setenv("SIDECAR_RAET", "1")
+        unknown = "SIDECAR_RAET: there is no such setting; did you mean SIDECAR_RATE?"
+        assert complaints({}, tmp_path / "nowhere")[0] == unknown
+        assert complaints({}, toml("rate ="))[0] == unknown
+        assert complaints({}, toml("burst = 0")) == [
+            unknown,
+            "SIDECAR_BURST: Input should be greater than or equal to 1",
+        ]
+
+
+class TestSpellings:
+    @pytest.mark.parametrize(
+        ("text", "seconds"),
+        [("90", 90.0), ("0", 0.0), ("500ms", 0.5), ("1.5 m", 90.0), (".5s", 0.5), ("2h", 7200.0), (" 1d ", 86400.0)],
+    )
+    def test_of_durations(self, text: str, seconds: float) -> None:
+        """A number of seconds, or one with a unit."""
+        assert load({"unknown_for": text}).unknown_for == seconds
+
+    @pytest.mark.parametrize("text", ["", "-1s", "1w", "s", "1e3", "1:30", "inf", "nan", "\u0661s", "9" * 400 + "d"])
+    def test_of_what_is_no_duration(self, text: str) -> None:
+        """Neither negative nor endless, and in units that everybody knows."""
+        (complaint,) = complaints({"unknown_for": text})
+        assert complaint.startswith("SIDECAR_UNKNOWN_FOR: ")
+
+    @pytest.mark.parametrize(
+        ("text", "addresses"),
+        [
+            ("127.0.0.1:1", (Address("127.0.0.1", 1),)),
+            ("localhost:0", (Address("localhost", 0),)),
+            ("[::1]:65535", (Address("::1", 65535),)),
+            ("unix:/run/s.sock", (Address("", 0, "/run/s.sock"),)),
+            ("127.0.0.1:1, unix:/run/s,", (Address("127.0.0.1", 1), Address("", 0, "/run/s"))),
+        ],
+    )
+    def test_of_addresses(self, text: str, addresses: tuple[Address, ...]) -> None:
+        """One or several, TCP or unix sockets, and written back the same."""
+        found = load({"listen": text, "ops_listen": text})
+        assert found.listen == found.ops_listen == addresses
+        assert found.model_dump(mode="json")["listen"] == ",".join(map(str, addresses))
+
+    @pytest.mark.parametrize(
+        "text", ["", ",", "7420", ":7420", "localhost", "127.0.0.1:65536", "127.0.0.1:http", "unix:run/s", "unix:"]
+    )
+    def test_of_what_is_no_address(self, text: str) -> None:
+        """A host and a port, or an absolute path."""
+        (complaint,) = complaints({"ops_listen": text})
+        assert complaint.startswith("SIDECAR_OPS_LISTEN: ")
+
+    @pytest.mark.parametrize(
+        ("text", "policy"),
+        [
+            ("allow", {"*": "allow"}),
+            (" error ", {"*": "error"}),
+            ('{"seats-*": "allow", "*": "error"}', {"seats-*": "allow", "*": "error"}),
+            (' {"sso": "deny"}', {"sso": "deny"}),
+            ("{}", {}),
+        ],
+    )
+    def test_of_policies(self, text: str, policy: dict[str, str]) -> None:
+        """A word for all, or JSON by glob, whose order is kept."""
+        assert list(load({"policy": text}).policy.items()) == list(policy.items())
+
+    @pytest.mark.parametrize(
+        ("text", "complaint"),
+        [
+            ("maybe", "SIDECAR_POLICY[*]: Input should be 'deny', 'allow' or 'error'"),
+            ("[]", "SIDECAR_POLICY[*]: Input should be 'deny', 'allow' or 'error'"),
+            ('{"seats-*": "maybe"}', "SIDECAR_POLICY[seats-*]: Input should be 'deny', 'allow' or 'error'"),
+            ('{"seats-*": ', "SIDECAR_POLICY: must be deny, allow, error or JSON such as"),
+            (5, "SIDECAR_POLICY: Input should be a valid dictionary"),
+        ],
+    )
+    def test_of_what_is_no_policy(self, text: object, complaint: str) -> None:
+        """The complaint names the glob, and what a policy may be."""
+        assert complaints({"policy": text})[0].startswith(complaint)
+
+    @pytest.mark.parametrize(
+        ("text", "count"),
+        [("1MiB", 1 << 20), ("1048576", 1 << 20), ("2 GiB", 2 << 30), ("1GB", 10**9), ("64mb", 64 * 10**6)],
+    )
+    def test_of_byte_sizes(self, text: str, count: int) -> None:
+        """With a binary or decimal unit, or none."""
+        assert load({"cache_bytes": text}).cache_bytes == count
+
+    @pytest.mark.parametrize("text", ["1023KiB", "0", "-1GiB", "much", ""])
+    def test_of_what_is_too_little_memory(self, text: str) -> None:
+        """Less than 1 MiB is a mistake."""
+        assert complaints({"cache_bytes": text})[0].startswith("SIDECAR_CACHE_BYTES: ")
+
+    @pytest.mark.parametrize(("text", "names"), [("a, b,", ("a", "b")), ("*", ("*",)), ("", ())])
+    def test_of_host_names(self, text: str, names: tuple[str, ...]) -> None:
+        """Separated by commas, and written back the same."""
+        found = load({"allowed_hosts": text})
+        assert found.allowed_hosts == names
+        assert found.model_dump(mode="json")["allowed_hosts"] == ",".join(names)
+
+    @pytest.mark.parametrize("url", ["https://stripe.example", "https://stripe.example/", "https://stripe.example//"])
+    def test_of_stripes_address(self, url: str) -> None:
+        """A slash at the end makes no difference."""
+        assert load({"stripe_api_base": url}).stripe_api_base == "https://stripe.example"
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "",
+            "api.stripe.com",
+            "ftp://stripe.example",
+            "https://",
+            "https://a?b=c",
+            "https://a#b",
+            "https://u:p@a",
+            "https://[::1",
+        ],
+    )
+    def test_of_what_is_no_address_of_stripes(self, url: str) -> None:
+        """Scheme, host, perhaps a port and a path; nothing that would end up in the wrong place."""
+        (complaint,) = complaints({"stripe_api_base": url})
+        assert complaint.startswith("SIDECAR_STRIPE_API_BASE: ")
+        assert "u:p" not in complaint
+
+    @pytest.mark.parametrize("version", ["2026-10-28.endive", "2024-04-10", "2026-10-28.endive;feature_beta=v1"])
+    def test_of_versions(self, version: str) -> None:
+        """A date, with a release's name since 2024."""
+        assert load({"stripe_version": version}).stripe_version == version
+
+    @pytest.mark.parametrize("version", ["", "2026-10-28\r\nX: y", "a b", "ä", "x" * 101])
+    def test_of_what_is_no_version(self, version: str) -> None:
+        """It becomes a header."""
+        assert complaints({"stripe_version": version}) == [
+            "SIDECAR_STRIPE_VERSION: must be a version such as 2026-10-28.endive"
+        ]
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("rate", "0"),
+            ("rate", "-1"),
+            ("rate", "inf"),
+            ("rate", "nan"),
+            ("burst", "0"),
+            ("burst", "1.5"),
+            ("replicas", "0"),
+            ("max_pages", "0"),
+            ("deadline", "0"),
+            ("insecure_listen", "perhaps"),
+            ("log_level", "verbose"),
+            ("log_level", "INFO"),
+            ("log_format", "xml"),
+        ],
+    )
+    def test_of_what_is_out_of_bounds(self, name: str, value: str) -> None:
+        """One complaint, which names the variable."""
+        (complaint,) = complaints({name: value})
+        assert complaint.startswith(f"SIDECAR_{name.upper()}: ")
+
+    @given(seconds=st.integers(1, 999_999), unit=st.sampled_from(["ms", "s", "m", "h", "d"]))
+    def test_of_durations_survive_being_written(self, seconds: int, unit: str) -> None:
+        """What `config` prints for a duration sets the same duration."""
+        found = load({"unknown_for": f"{seconds}{unit}"})
+        again = load({"unknown_for": found.model_dump(mode="json")["unknown_for"]})
+        assert again.unknown_for == pytest.approx(found.unknown_for, rel=1e-5)
+
+    def test_that_have_words_can_be_listed(self) -> None:
+        """Only where a setting takes some words and no others."""
+        assert choices("log_level") == ("debug", "info", "warning", "error")
+        assert choices("log_format") == ("auto", "text", "json")
+        assert choices("rate") == ()
+
+
+class TestContradictions:
+    @pytest.mark.parametrize(
+        ("base", "key"),
+        [
+            ("http://stripe.example", LIVE),
+            ("http://stripe.example", "rk_live_x"),
+            ("http://192.0.2.1:8080", LIVE),
+            ("http://stripe.example", None),
+        ],
+    )
+    def test_a_key_never_goes_to_another_host_unencrypted(self, base: str, key: str | None) -> None:
+        """Neither a live key, nor one that will be read from a file."""
+        flags = {"stripe_api_base": base} | (
+            {"stripe_api_key_file": "/run/key"} if key is None else {"stripe_api_key": key}
+        )
+        assert complaints(flags) == [
+            "SIDECAR_STRIPE_API_BASE: the key would go to another host without encryption; use https"
+        ]
+
+    @pytest.mark.parametrize(
+        ("base", "key"),
+        [
+            ("http://127.0.0.1:12111", LIVE),
+            ("http://localhost:12111", LIVE),
+            ("http://[::1]:12111", LIVE),
+            ("http://stripe-mock:12111", KEY),
+            ("https://stripe.example", LIVE),
+        ],
+    )
+    def test_a_key_may_go_where_nobody_listens_in(self, base: str, key: str) -> None:
+        """To this host, over TLS, or if it is a test key: that is what stripe-mock in a compose file is."""
+        assert load({"stripe_api_base": base, "stripe_api_key": key}).stripe_api_base == base
+
+    @pytest.mark.parametrize("listen", ["0.0.0.0:7420", "[::]:7420", "127.0.0.1:7420,10.0.0.1:7420", "app.example:1"])
+    def test_others_are_not_answered_unguarded(self, listen: str) -> None:
+        """A listener that other hosts reach needs a token, or the word that this is meant."""
+        (complaint,) = complaints({"listen": listen})
+        assert complaint.startswith("SIDECAR_LOCAL_TOKEN_FILE: ")
+        assert "can be reached from other hosts: set this, or insecure_listen to allow it" in complaint
+        assert load({"listen": listen, "insecure_listen": True}).local_token_file is None
+        assert load({"listen": listen, "local_token_file": "/run/token"}).listen
+
+    @pytest.mark.parametrize("listen", ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "localhost:1", "unix:/run/s"])
+    def test_this_host_is_answered_unguarded(self, listen: str) -> None:
+        """Loopback and unix sockets need no token."""
+        assert load({"listen": listen}).listen
+
+    def test_stale_is_not_shorter_than_fresh(self) -> None:
+        """Equal is allowed: then nothing is ever stale."""
+        assert complaints({"fresh_for": "10m", "stale_for": "5m"}) == [
+            "SIDECAR_STALE_FOR: is shorter than fresh_for (10m)"
+        ]
+        assert complaints({"fresh_for": "2d"}) == ["SIDECAR_STALE_FOR: is shorter than fresh_for (2d)"]
+        assert load({"fresh_for": "5m", "stale_for": "5m"}).stale_for == 300.0
+
+    def test_are_all_said_at_once(self, monkeypatch: pytest.MonkeyPatch, toml: Toml) -> None:
+        """Unknown names, wrong values and contradictions, from all three places, in one answer."""
+        monkeypatch.setenv("SIDECAR_RAET", "1")
+        monkeypatch.setenv("SIDECAR_BURST", "many")
+        monkeypatch.setenv("SIDECAR_STRIPE_API_KEY", LIVE)
+        monkeypatch.setenv("SIDECAR_STRIPE_API_BASE", "http://stripe.example")
+        flags = {"fresh_for": "2d", "listen": "0.0.0.0:1", "stripe_api_key_file": "/run/key", "deadline": "soon"}
+        found = complaints(flags, toml("polcy = 'deny'\nlog_level = 'loud'"))
+        assert [complaint.partition(":")[0] for complaint in found] == [
+            "SIDECAR_RAET",
+            "SIDECAR_STRIPE_API_KEY_FILE",
+            "SIDECAR_STRIPE_API_BASE",
+            "SIDECAR_LOCAL_TOKEN_FILE",
+            "SIDECAR_STALE_FOR",
+            "SIDECAR_DEADLINE",
+            "SIDECAR_BURST",
+            "SIDECAR_LOG_LEVEL",
+            "polcy",
+        ]
+        assert LIVE not in "\n".join(found)
+
+    def test_with_a_value_that_is_wrong_itself_are_not_said(self) -> None:
+        """What cannot be read contradicts nothing."""
+        assert [c.partition(":")[0] for c in complaints({"fresh_for": "x", "stale_for": "5m"})] == ["SIDECAR_FRESH_FOR"]
+        assert [c.partition(":")[0] for c in complaints({"listen": "x"})] == ["SIDECAR_LISTEN"]
