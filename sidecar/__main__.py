@@ -6,8 +6,10 @@ import sys
 
 def main() -> None:
     """Run the command line."""
-    # Before the imports below, which take most of a second: as PID 1 a process without a handler never sees TERM.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Before the imports below, which take most of a second: as PID 1 a process without a handler never sees TERM. A
+    # server that is told to end has done its duty; for a question 0 would be an answer.
+    status = 0 if {"serve", "demo"} & set(sys.argv[1:2]) else 128 + signal.SIGTERM
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(status))
 
     from sidecar.cli import main as command_line  # noqa: PLC0415 -- see above
 

@@ -28,6 +28,11 @@ WRONG_SETTINGS = 2
 log = logging.getLogger(__name__)
 
 
+CONFIG = click.option(
+    "--config", type=click.Path(path_type=Path), envvar=f"{PREFIX}CONFIG", help="TOML file with settings by name."
+)
+
+
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give ``command`` a flag per setting."""
     for name, field in reversed(Settings.model_fields.items()):
@@ -38,10 +43,7 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
         else:
             option = click.option(flag, name, default=None, metavar="VALUE", help=meaning)
         command = option(command)
-    config = click.option(
-        "--config", type=click.Path(path_type=Path), envvar=f"{PREFIX}CONFIG", help="TOML file with settings by name."
-    )
-    return config(command)
+    return CONFIG(command)
 
 
 def settings_from(config: Path | None, flags: dict[str, Any]) -> Settings:
@@ -154,25 +156,27 @@ def check(customer: str, lookup_key: str, *, url: str, account: str | None, toke
 
     Exit status: 0 entitled, 1 not entitled, 2 unknown customer or no answer.
     """
-    headers = {} if account is None else {"Stripe-Account": account}
-    if token_file is not None:
-        headers["Authorization"] = f"Bearer {token_file.read_text().strip()}"
-    path = f"/v1/customers/{quote(customer, safe='')}/entitlements/{quote(lookup_key, safe='')}"
     try:
+        headers = {} if account is None else {"Stripe-Account": account}
+        if token_file is not None:
+            headers["Authorization"] = f"Bearer {token_file.read_text().strip()}"
+        path = f"/v1/customers/{quote(customer, safe='')}/entitlements/{quote(lookup_key, safe='')}"
         status, body = get(url, path, headers)
         answer = json.loads(body)
-    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = str(answer["reason"]) if status == http.HTTPStatus.OK else ""
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
         click.echo(f"error: {url} gives no answer: {error}", err=True)
         sys.exit(NO_ANSWER)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     click.echo(body.decode())
-    reason = str(answer.get("reason")) if status == http.HTTPStatus.OK else ""
     sys.exit({"entitled": ENTITLED, "not_entitled": NOT_ENTITLED}.get(reason, NO_ANSWER))
 
 
-def ask_ops(path: str, url: str | None) -> NoReturn:
+def ask_ops(path: str, url: str | None, config: Path | None) -> NoReturn:
     """Ask this host's ops listener and exit 0 if it says yes, else 1."""
     if url is None:
-        url = str(settings_from(None, {}).ops_listen[0])
+        url = str(settings_from(config, {}).ops_listen[0])
     try:
         status, body = get(url, path, {})
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -187,16 +191,18 @@ OPS_URL = click.option("--url", help="The ops listener; by default the first of 
 
 @main.command()
 @OPS_URL
-def health(url: str | None) -> None:
+@CONFIG
+def health(url: str | None, config: Path | None) -> None:
     """Exit 0 if the sidecar on this host is alive, else 1; for images without curl."""
-    ask_ops("/livez", url)
+    ask_ops("/livez", url, config)
 
 
 @main.command()
 @OPS_URL
-def ready(url: str | None) -> None:
+@CONFIG
+def ready(url: str | None, config: Path | None) -> None:
     """Exit 0 if the sidecar on this host is ready, else 1; for images without curl."""
-    ask_ops("/readyz", url)
+    ask_ops("/readyz", url, config)
 
 
 @main.command()

@@ -22,6 +22,11 @@ Each ``UpstreamError`` says in ``retry`` whether asking again can help, and carr
 requests in its logs. ``code`` is a stable word for machines: it is an HTTP problem's ``code`` and a metric's label.
 """
 
+import re
+
+KEY = re.compile(r"\b((?:sk|rk)(?:_[a-z]+)?)_\w+")
+"""What looks like one of Stripe's secret keys, in a group what may be shown of it."""
+
 
 class SidecarError(Exception):
     """Anything this program raises on purpose."""
@@ -35,8 +40,9 @@ class BadSettings(SidecarError):
     code = "bad_settings"
 
     def __init__(self, complaints: list[str]) -> None:
-        super().__init__("\n".join(complaints))
-        self.complaints = complaints
+        # A key that was put in the wrong place is not repeated.
+        self.complaints = [KEY.sub(r"\1_…", complaint) for complaint in complaints]
+        super().__init__("\n".join(self.complaints))
 
 
 class Refused(SidecarError):

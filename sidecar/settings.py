@@ -13,11 +13,13 @@ from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AnyHttpUrl,
     BeforeValidator,
     ByteSize,
     Field,
     PlainSerializer,
     SecretStr,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -31,7 +33,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from sidecar.errors import BadSettings
+from sidecar.errors import KEY, BadSettings
 from sidecar.kit.address import Address, read_addresses
 from sidecar.kit.duration import read_duration, say_duration
 
@@ -57,6 +59,8 @@ Addresses = Annotated[
     Field(min_length=1),
     PlainSerializer(lambda value: ",".join(map(str, value)), return_type=str),
 ]
+
+URL_OF_AN_API = TypeAdapter(AnyHttpUrl)
 
 Policy = Literal["deny", "allow", "error"]
 
@@ -210,6 +214,13 @@ class Settings(BaseSettings):
             raise ValueError("must be a version such as 2026-10-28.endive")
         return value
 
+    @field_validator("stripe_api_key_file")
+    @classmethod
+    def _file_is_no_key(cls, value: Path | None) -> Path | None:
+        if value is not None and KEY.match(value.name):
+            raise ValueError("looks like a key itself; the path of a file that holds it is wanted")
+        return value
+
     # What contradicts what: each rule sits at the later of its fields, so that all of them complain at once.
 
     @field_validator("stripe_api_key_file")
@@ -313,8 +324,8 @@ def unknown_variables() -> list[str]:
     return [
         f"{name}: there is no such setting{nearest(name, known)}"
         for name in sorted(os.environ)
-        if name.startswith(PREFIX)
-        and name not in known
+        if name.upper().startswith(PREFIX)
+        and name.upper() not in known
         and name not in OURS_ELSEWHERE
         and not FROM_KUBERNETES.match(name)
     ]

@@ -249,7 +249,7 @@ class TestCheck:
 
     async def test_exits_2_when_the_answer_is_not_a_sidecars(self) -> None:
         """Whatever else listens there."""
-        for body in ("<html>", "", '{"half":'):
+        for body in ("<html>", "", '{"half":', "[]", "{}", "1"):
             async with echoing(web.Response(text=body)) as (url, _):
                 found = await asked("check", "cus_ada", "sso", "--url", url)
             assert (found.exit_code, found.stdout) == (2, "")
@@ -298,6 +298,12 @@ class TestCheck:
         assert (known.exit_code, stranger.exit_code) == (0, 2)
         assert TOKEN not in known.output + stranger.output
 
+    def test_exits_2_when_it_cannot_even_ask(self, tmp_path: Path) -> None:
+        """An argument or a token that is no text is no "not entitled"."""
+        assert command("check", "cus_\udcff", "sso").exit_code == 2
+        (tmp_path / "token").write_bytes(b"\xff")
+        assert command("check", "cus_ada", "sso", "--token-file", str(tmp_path / "token")).exit_code == 2
+
     def test_needs_a_token_file_that_is_there(self, tmp_path: Path) -> None:
         """Status 2, like every wrong use."""
         for path in (tmp_path, tmp_path / "nowhere"):
@@ -336,6 +342,12 @@ class TestHealthAndReady:
         port = sidecar.ops_url.rpartition(":")[2]
         for listen in (f"127.0.0.1:{port}", f"0.0.0.0:{port},127.0.0.1:1"):
             assert (await asked("health", SIDECAR_OPS_LISTEN=listen)).exit_code == 0
+
+    async def test_find_the_listener_in_the_file(self, sidecar: Running, tmp_path: Path) -> None:
+        """The TOML file that `serve` is started with is read here too."""
+        configure(tmp_path / "c.toml", f'ops_listen = "{sidecar.ops_url.removeprefix("http://")}"')
+        assert (await asked("health", SIDECAR_CONFIG=str(tmp_path / "c.toml"))).exit_code == 0
+        assert (await asked("ready", "--config", str(tmp_path / "c.toml"))).exit_code == 0
 
     async def test_differ_when_it_shuts_down(self, sidecar: Running) -> None:
         """Alive, but not ready."""

@@ -41,11 +41,12 @@ def test_runs_as_a_program(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
-def test_a_term_before_the_loop_runs_ends_it_well() -> None:
-    """The handler is there before anything that takes time."""
-    sys.argv[:] = ["sidecar", "version"]
+@pytest.mark.parametrize(("command", "status"), [("serve", 0), ("demo", 0), ("version", 143), ("check", 143)])
+def test_a_term_before_the_loop_runs(command: str, status: int) -> None:
+    """The handler is there before anything that takes time: a server ends well, a question has no answer."""
+    sys.argv[:] = ["sidecar", command, "--help"]
     with pytest.raises(SystemExit):
         main()
     with pytest.raises(SystemExit) as caught:
         signal.raise_signal(signal.SIGTERM)
-    assert caught.value.code == 0
+    assert caught.value.code == status

@@ -432,7 +432,11 @@ class TestSpellings:
             "https://a?b=c",
             "https://a#b",
             "https://u:p@a",
+            "https://:p@a",
             "https://[::1",
+            "https://a:port",
+            "https://a:99999",
+            "https://a b",
         ],
     )
     def test_of_what_is_no_address_of_stripes(self, url: str) -> None:
@@ -440,6 +444,13 @@ class TestSpellings:
         (complaint,) = complaints({"stripe_api_base": url})
         assert complaint.startswith("SIDECAR_STRIPE_API_BASE: ")
         assert "u:p" not in complaint
+
+    def test_of_a_key_where_a_file_is_wanted(self) -> None:
+        """It is refused without being repeated, wherever it was put."""
+        (complaint,) = complaints({"stripe_api_key_file": "rk_live_51Secret"})
+        assert "looks like a key itself" in complaint
+        for name in ("listen", "stripe_api_base", "fresh_for"):
+            assert "51Secret" not in str(complaints({name: "sk_live_51Secret"}))
 
     @pytest.mark.parametrize("version", ["2026-10-28.endive", "2024-04-10", "2026-10-28.endive;feature_beta=v1"])
     def test_of_versions(self, version: str) -> None:

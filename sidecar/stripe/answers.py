@@ -1,7 +1,8 @@
 """What a status, headers and body of Stripe mean.
 
-Version 1 of Stripe's API has no error type for authentication or rate limiting, so status, code and headers decide;
-``Stripe-Should-Retry`` beats them all (docs.stripe.com/error-low-level).
+Version 1 of Stripe's API has no error type for authentication or rate limiting, so status, code and headers decide.
+Whether to ask again is ``Stripe-Should-Retry``'s to say (docs.stripe.com/error-low-level), except that a key which is
+rejected or lacks a permission is not tried again.
 """
 
 from collections.abc import Mapping

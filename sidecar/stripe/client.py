@@ -9,13 +9,14 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import aiohttp
 import stamina
 from yarl import URL
 
-from sidecar.errors import Broken, CursorVanished, KeyRejected, UnknownCustomer, Unreachable, UpstreamError
+from sidecar.errors import Broken, CursorVanished, KeyRejected, Throttled, UnknownCustomer, Unreachable, UpstreamError
 from sidecar.kit.clock import Clock
 from sidecar.kit.limiter import Limiter
 from sidecar.kit.tally import Tally
@@ -57,6 +58,15 @@ class Manners:
     longest: float = 4.0
     jitter: float = 0.25
 
+    def worth_a_retry(self, error: Exception) -> bool | float:
+        """Tell stamina whether to try again, and after how many seconds if Stripe says so (``Retry-After``)."""
+        if not isinstance(error, UpstreamError) or not error.retry:
+            return False
+        after = error.after if isinstance(error, Throttled) else None
+        if not after:
+            return True
+        return after if after <= self.timeout else False
+
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
@@ -66,13 +76,6 @@ class Relayed:
     body: bytes
     headers: Mapping[str, str]
     asked_at: float
-
-
-def worth_a_retry(error: Exception) -> bool | float:
-    """Tell stamina whether to try again, and after how many seconds if Stripe says so."""
-    if not isinstance(error, UpstreamError) or not error.retry:
-        return False
-    return getattr(error, "after", None) or True
 
 
 def unless_key_rejected(answer: Relayed) -> Relayed:
@@ -98,8 +101,8 @@ class Repeats:
     ) -> aiohttp.ClientResponse:
         """Send ``request``, by way of the budget unless it is the first time."""
         if self._sent:
-            self._repeated()
             await self._limiter.take(within=1.0)
+            self._repeated()
         self._sent = True
         return await handler(request)
 
@@ -159,7 +162,7 @@ class StripeClient:
         url = URL(self._manners.base + LIST).with_query(params)
         manners = self._manners
         async for attempt in stamina.retry_context(
-            on=worth_a_retry,
+            on=manners.worth_a_retry,
             attempts=manners.attempts,
             timeout=manners.timeout,
             wait_initial=manners.initial,
@@ -195,14 +198,7 @@ class StripeClient:
             result = read(answer)
         except UpstreamError as error:
             self._count(operation, flight, asked_at, answer, error.code)
-            error.detail = self._key.scrub(error.detail)
-            error.args = (error.detail,)
-            if isinstance(error, KeyRejected):  # rotated meanwhile, by another flight or in the file?
-                if used == self._key.reveal():
-                    await asyncio.to_thread(self._key.reload)
-                error.retry = used != self._key.reveal()
-            if not isinstance(error, CursorVanished):
-                self.health.failed(error)
+            await self._explain(error, answer, used)
             raise
         except UnknownCustomer as unknown:
             self._count(operation, flight, asked_at, answer, "unknown_customer")
@@ -211,8 +207,23 @@ class StripeClient:
             self.health.succeeded()
             raise
         self._count(operation, flight, asked_at, answer, "200")
-        self.health.succeeded()
+        if answer.status == HTTPStatus.OK:  # an error that is passed on says nothing about our own reads
+            self.health.succeeded()
         return result
+
+    async def _explain(self, error: UpstreamError, answer: Relayed | None, used: str) -> None:
+        """Add to ``error`` what only is known here, without secrets, and note it; ``used`` is the key that was sent."""
+        error.detail = self._key.scrub(error.detail)
+        error.args = (error.detail,)
+        if answer is not None:
+            error.status = answer.status
+            error.request_id = answer.headers.get("Request-Id")
+        if isinstance(error, KeyRejected):  # rotated meanwhile, by another flight or in the file?
+            if used == self._key.reveal():
+                await asyncio.to_thread(self._key.reload)
+            error.retry = used != self._key.reveal()
+        if not isinstance(error, CursorVanished):
+            self.health.failed(error)
 
     def _count(
         self, operation: str, flight: Flight | None, asked_at: float, answer: Relayed | None, outcome: str

@@ -29,7 +29,7 @@ from sidecar.errors import (
 from sidecar.kit.clock import Clock, steady_clock
 from sidecar.kit.limiter import Limiter
 from sidecar.model import Customer, Flight, Snapshot
-from sidecar.stripe.client import BODY, Manners, StripeClient, worth_a_retry
+from sidecar.stripe.client import BODY, Manners, StripeClient
 from sidecar.stripe.key import ApiKey
 from tests.fakes import KEY, FakeClock
 
@@ -442,17 +442,18 @@ class TestARefusal:
 
     def test_says_how_long_to_wait(self) -> None:
         """A Retry-After beats the backoff; without one, or with zero, the backoff decides."""
-        assert worth_a_retry(Throttled("slow down", after=7.0)) == 7.0
-        assert worth_a_retry(Throttled("slow down", after=0.0)) is True
-        assert worth_a_retry(Throttled("slow down")) is True
-        assert worth_a_retry(Broken("an unknown error")) is True
+        assert Manners("", "").worth_a_retry(Throttled("slow down", after=7.0)) == 7.0
+        assert Manners("", "").worth_a_retry(Throttled("slow down", after=0.0)) is True
+        assert Manners("", "").worth_a_retry(Throttled("slow down")) is True
+        assert Manners("", "").worth_a_retry(Broken("an unknown error")) is True
 
     def test_that_a_retry_does_not_change_is_final(self) -> None:
         """Neither what says so itself nor what is no error of Stripe's at all."""
-        assert worth_a_retry(Throttled("no", after=7.0, retry=False)) is False
-        assert worth_a_retry(OverBudget("none left")) is False
-        assert worth_a_retry(UnknownCustomer(400, "No such customer")) is False
-        assert worth_a_retry(ValueError("a defect")) is False
+        assert Manners("", "").worth_a_retry(Throttled("no", after=7.0, retry=False)) is False
+        assert Manners("", "").worth_a_retry(Throttled("come back tomorrow", after=86_400.0)) is False
+        assert Manners("", "").worth_a_retry(OverBudget("none left")) is False
+        assert Manners("", "").worth_a_retry(UnknownCustomer(400, "No such customer")) is False
+        assert Manners("", "").worth_a_retry(ValueError("a defect")) is False
 
 
 class TestAVanishedCursor:
@@ -626,6 +627,19 @@ class TestRelaying:
         with pytest.raises(KeyRejected):
             await reader.client.relay("/v1/entitlements/features", "", None)
         assert (stripe.count(), reader.client.health.state) == (1, "key_rejected")
+
+    async def test_of_an_error_does_not_hide_that_reads_fail(self, stripe: FakeStripe, reader: Reader) -> None:
+        """Stripe's health is that of our own reads until something succeeds."""
+        stripe.add_customer("cus_ada")
+        stripe.break_with(Fault.NOT_JSON)
+        with pytest.raises(Broken):
+            await reader.fetch()
+        stripe.break_with(Fault.ERROR)
+        assert (await reader.client.relay("/v1/entitlements/features", "", None)).status == 500
+        assert reader.client.health.state == "broken"
+        stripe.break_with(None)
+        await reader.client.relay("/v1/entitlements/features", "", None)
+        assert reader.client.health.state == "ok"
 
     async def test_asks_once(self, stripe: FakeStripe, reader: Reader) -> None:
         """A failure without an answer is the caller's to repeat."""
