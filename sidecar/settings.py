@@ -189,16 +189,13 @@ class Settings(BaseSettings):
     @field_validator("stripe_api_base")
     @classmethod
     def _base_is_a_url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.hostname
-            or parts.query
-            or parts.fragment
-            or parts.username
-        ):
+        try:
+            url = URL_OF_AN_API.validate_python(value)
+        except ValidationError:
+            url = None
+        if url is None or any((url.query, url.fragment, url.username, url.password)):
             raise ValueError("must be a URL such as https://api.stripe.com")
-        return value.rstrip("/")
+        return str(url).rstrip("/")
 
     @field_validator("stripe_api_key")
     @classmethod

@@ -147,7 +147,7 @@ class StripeClient:
                 last = vanished
             except UnknownCustomer as unknown:
                 self._mind_the_mode(unknown)
-                return Snapshot(customer, flight.took_off, unknown=unknown)
+                return Snapshot(customer, flight.took_off, unknown=unknown.with_traceback(None))  # frames are heavy
         raise Broken(f"the list changed during each of {self._manners.restarts + 1} reads of it: {last}") from None
 
     async def _read(self, reading: Reading, customer: Customer, flight: Flight) -> Snapshot:

@@ -290,6 +290,18 @@ class TestGlance:
         assert isinstance(missing.value.cause, Unreachable)
 
 
+@pytest.mark.parametrize(("age", "answered"), [(400, True), (400.5, False)])
+async def test_in_an_outage_an_answer_may_be_exactly_as_old_as_wished(
+    house: House, age: float, *, answered: bool
+) -> None:
+    """``stale-if-error=100`` after ``fresh_for`` 300 is at most 400; the next moment is too late."""
+    house.remember(age, "pro")
+    house.fail()
+    said = wishes("max-age=5, stale-if-error=100")
+    decision = await house.tasks.start(house.checker.check(ADA, "pro", said), name="check")
+    assert (decision.source is Source.MEMORY) is answered
+
+
 class TestState:
     @pytest.mark.parametrize(
         ("age", "state"),

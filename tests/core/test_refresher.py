@@ -161,6 +161,23 @@ class TestSince:
         assert snapshot.taken_at == airport.clock.now
         assert len(airport.upstream.asked) == 1
 
+    async def test_who_leaves_during_the_second_flight_takes_nobody_along(
+        self, airport: Airport, in_the_air: float
+    ) -> None:
+        """The second flight is shared as the first one is, and lands though one of its callers hangs up."""
+        async with asyncio.TaskGroup() as group:
+            leaves, stays = (group.create_task(airport.refresher.renew(ADA, since=airport.clock.now)) for _ in range(2))
+            await settled()
+            airport.upstream.gate.set()
+            while len(airport.upstream.asked) < 2:
+                airport.upstream.gate.clear()  # for the second, which comes when the first has landed
+                await asyncio.sleep(0)
+            leaves.cancel()
+            await settled()
+            airport.upstream.gate.set()
+        assert leaves.cancelled()
+        assert stays.result().taken_at == airport.clock.now > in_the_air
+
     async def test_two_flights_are_the_most(self, airport: Airport, in_the_air: float) -> None:
         """The second flight is final, whatever the moment asked for."""
         async with asyncio.TaskGroup() as group:

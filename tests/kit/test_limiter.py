@@ -102,6 +102,7 @@ def test_no_window_grants_more_than_the_rate_and_the_burst(rate: float, burst: f
     EXACT_BURSTS,
     st.lists(st.builds(Ask, after=EXACT_SECONDS, within=st.just(inf) | EXACT_SECONDS), max_size=30),
 )
+@example(rate=1.0, burst=1.0, asks=[Ask(), Ask(within=0.5), Ask(), Ask(after=1.5, within=0.5)])
 def test_nobody_waits_longer_than_the_windows_demand(rate: float, burst: float, asks: list[Ask]) -> None:
     """Each is served at the first moment, after all before them, that no window forbids; or refused on arrival."""
     bucket = Bucket(rate, burst)
