@@ -8,8 +8,10 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import aiohttp
 import stamina.instrumentation
@@ -28,6 +30,7 @@ from sidecar.core.cache import Cache
 from sidecar.core.checker import Checker, Policies
 from sidecar.core.refresher import Refresher
 from sidecar.errors import BadSettings, UpstreamError
+from sidecar.kit.address import Address
 from sidecar.kit.clock import Clock, steady_clock
 from sidecar.kit.lifecycle import Lifecycle, Phase
 from sidecar.kit.limiter import Limiter
@@ -38,6 +41,8 @@ from sidecar.model import Policy
 from sidecar.settings import Settings
 from sidecar.stripe.client import Manners, StripeClient
 from sidecar.stripe.key import ApiKey
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +86,7 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
     """
     clock = clock or steady_clock()
     async with AsyncExitStack() as stack:
-        key = read_key(settings)
-        checks_sockets = [stack.enter_context(bind(address)) for address in settings.listen]
-        ops_sockets = [stack.enter_context(bind(address)) for address in settings.ops_listen]
+        key, token, checks_sockets, ops_sockets = outside(settings, stack.enter_context(ExitStack()))
 
         lifecycle, pulse = Lifecycle(clock), Pulse(clock)
         limiter = Limiter(
@@ -96,7 +99,7 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         tasks = Tasks(expected=(UpstreamError,))
         stack.push_async_callback(tasks.close)
         cache = Cache(settings.cache_bytes)
-        refresher = Refresher(client.fetch, cache, clock=clock, tasks=tasks, spare=limiter.spare)
+        refresher = Refresher(client.fetch, cache, clock=clock, tasks=tasks, take_spare=limiter.take_spare)
         policies = Policies({glob: Policy(policy) for glob, policy in settings.policy.items()})
         checker = Checker(cache, refresher, freshness=settings.freshness, policies=policies, clock=clock)
 
@@ -105,7 +108,7 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         metrics = registry(parts)
         ops = Ops(lifecycle, pulse, status_of(client.health, cache, refresher, limiter, clock), metrics)
 
-        checks_app = application([requests.middleware, problems, *guards(settings)])
+        checks_app = application([requests.middleware, problems, *guards(settings, token)])
         checks_app.add_routes([*Checks(checker, refresher).routes(), *Stripe(checker, client).routes()])
         ops_app = application([requests.middleware, problems, head_limit()])
         ops_app.add_routes(ops.routes())
@@ -120,6 +123,35 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
             client,
             metrics,
         )
+
+
+def outside(
+    settings: Settings, stack: ExitStack
+) -> tuple[ApiKey, str | None, list[socket.socket], list[socket.socket]]:
+    """Return what lies outside this process: the key, the local token, and the sockets of both listeners.
+
+    :raises BadSettings: with everything that could not be had, at once.
+    """
+    complaints: list[str] = []
+
+    def had(get: Callable[[], T]) -> T | None:
+        try:
+            return get()
+        except BadSettings as error:
+            complaints.extend(error.complaints)
+            return None
+
+    def sockets(addresses: tuple[Address, ...]) -> list[socket.socket]:
+        bound = [had(partial(bind, address)) for address in addresses]
+        return [stack.enter_context(one) for one in bound if one is not None]
+
+    key = had(partial(read_key, settings))
+    file = settings.local_token_file
+    token = None if file is None else had(partial(read_token, file))
+    checks_sockets, ops_sockets = sockets(settings.listen), sockets(settings.ops_listen)
+    if key is None or complaints:
+        raise BadSettings(complaints)
+    return key, token, checks_sockets, ops_sockets
 
 
 def read_key(settings: Settings) -> ApiKey:
@@ -137,16 +169,16 @@ def upstream_session() -> aiohttp.ClientSession:
     """Return the one pool of connections to Stripe. It keeps no cookies."""
     stamina.instrumentation.set_on_retry_hooks([])  # else the first retry registers a metric of its own, globally
     return aiohttp.ClientSession(
-        headers={"User-Agent": f"entitlement-sidecar/{__version__}"}, cookie_jar=aiohttp.DummyCookieJar()
+        headers={"User-Agent": f"entitlement-sidecar/{__version__}"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        connector=aiohttp.TCPConnector(limit=0),  # the limiter is the bound; who has a token must not queue again
     )
 
 
-def guards(settings: Settings) -> list[Middleware]:
+def guards(settings: Settings, token: str | None) -> list[Middleware]:
     """Return what a request for checks has to pass."""
     found = [head_limit(), host_guard(settings.allowed_hosts)]
-    if settings.local_token_file is not None:
-        found.append(token_guard(read_token(settings.local_token_file)))
-    return found
+    return found if token is None else [*found, token_guard(token)]
 
 
 def application(middlewares: list[Middleware]) -> web.Application:

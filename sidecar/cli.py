@@ -18,7 +18,8 @@ from pythonjsonlogger.json import JsonFormatter
 
 from sidecar import __version__
 from sidecar.errors import BadSettings
-from sidecar.settings import PREFIX, Settings, load
+from sidecar.settings import Settings
+from sidecar.sources import PREFIX, load
 
 ENTITLED, NOT_ENTITLED, NO_ANSWER = 0, 1, 2
 """Exit statuses of ``check``."""

@@ -16,6 +16,7 @@ SidecarError
     ├── Broken             Stripe's or the way there's: 5xx, HTML, half a body, pages without progress
     ├── Unreachable        the network's or Stripe's: refused, reset, timed out
     ├── OverBudget         ours: the budget has no request left in time
+    ├── Defect             ours: nobody expected it; the log has the traceback
     └── TimedOut           the caller's deadline passed before the flight landed
 
 Each ``UpstreamError`` says in ``retry`` whether asking again can help, and carries the ids by which Stripe finds the
@@ -163,6 +164,12 @@ class OverBudget(UpstreamError):
     """Our own budget has no request left within the time that may be waited."""
 
     code = "over_budget"
+
+
+class Defect(UpstreamError):
+    """The read failed in a way that nobody expected; the log has the traceback."""
+
+    code = "internal"
 
 
 class TimedOut(UpstreamError):

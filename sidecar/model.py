@@ -1,5 +1,6 @@
-"""The facts: what Stripe said, when, and what follows from it. Everything here is frozen."""
+"""The facts: what Stripe said, when, and what follows from it. All are frozen, but for the log of a flight."""
 
+from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Self
@@ -50,6 +51,18 @@ class Entitlement(NamedTuple):
     feature: Feature
 
 
+class Unknown(NamedTuple):
+    """Stripe's refusal to list a customer that it does not know: its HTTP status and its own words."""
+
+    status: int
+    message: str
+
+    @property
+    def code(self) -> str:
+        """``wrong_mode`` when Stripe adds that the other mode has such a customer, else ``unknown_customer``."""
+        return UnknownCustomer(*self).code
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """One complete list of a customer's active entitlements.
@@ -62,7 +75,7 @@ class Snapshot:
     taken_at: float
     plan: Plan = NOTHING
     ids: tuple[str, ...] = ()
-    unknown: UnknownCustomer | None = None
+    unknown: Unknown | None = None
 
     @property
     def entitlements(self) -> list[Entitlement]:
@@ -158,6 +171,10 @@ def decide_by_policy(customer: Customer, lookup_key: str, policy: Policy, missin
     return Decision(customer, lookup_key, entitled, Reason.UNAVAILABLE, Source.POLICY, missing=missing)
 
 
+KEPT_EXCHANGES = 16
+"""Requests of one flight that are kept, the last ones; more than a flight without trouble has."""
+
+
 @dataclass(slots=True)
 class Exchange:
     """One request to Stripe and what came of it: an HTTP status, or the code of the error without one."""
@@ -169,11 +186,15 @@ class Exchange:
 
 @dataclass(slots=True)
 class Flight:
-    """The log of one refresh: written while it is under way, kept to explain answers afterwards."""
+    """The log of one refresh: written while it is under way, kept to explain answers afterwards.
+
+    ``prepaid`` says that the budget has already given the token for its first request.
+    """
 
     took_off: float
-    exchanges: list[Exchange] = field(default_factory=list)
+    exchanges: deque[Exchange] = field(default_factory=lambda: deque(maxlen=KEPT_EXCHANGES))
     pages: int = 0
     landed: float | None = None
     outcome: str | None = None
     detail: str | None = None
+    prepaid: bool = False

@@ -2,20 +2,19 @@
 ``SIDECAR_X``, a flag ``--x``, a key of the TOML file and a row of the README's table.
 """
 
-import difflib
-import os
+import json
 import re
-import tomllib
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
     AnyHttpUrl,
+    BaseModel,
     BeforeValidator,
     ByteSize,
+    ConfigDict,
     Field,
     PlainSerializer,
     SecretStr,
@@ -24,25 +23,11 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic.fields import FieldInfo
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import NoDecode
 
-from sidecar.errors import KEY, BadSettings
+from sidecar.errors import KEY
 from sidecar.kit.address import Address, read_addresses
 from sidecar.kit.duration import read_duration, say_duration
-
-PREFIX = "SIDECAR_"
-OURS_ELSEWHERE = ("SIDECAR_CONFIG", "SIDECAR_URL")
-"""Names that the command line reads by itself: the TOML file, and where ``check`` finds a running sidecar."""
-
-FROM_KUBERNETES = re.compile(r"SIDECAR_(SERVICE_|PORT(_|$))")
-"""Names that Kubernetes injects into every pod beside a Service called ``sidecar``; not ours, so let through."""
 
 Duration = Annotated[
     float,
@@ -70,8 +55,6 @@ def read_policy(value: object) -> object:
     if isinstance(value, str) and not value.lstrip().startswith("{"):
         return {"*": value.strip()}
     if isinstance(value, str):
-        import json  # noqa: PLC0415 -- only for this spelling
-
         try:
             return json.loads(value)
         except ValueError as error:
@@ -94,17 +77,15 @@ class Freshness:
     deadline: float = 2.0
 
 
-class Settings(BaseSettings):
-    """The knobs. Frozen; only ``app`` and ``cli`` hold all of them."""
+class Settings(BaseModel):
+    """The knobs, wherever they come from (``sources``). Frozen; only ``app``, ``cli`` and ``tour`` hold all of them."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
+    model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,  # or a secret in the wrong place is echoed
         use_attribute_docstrings=True,
         validate_default=True,
-        env_ignore_empty=True,  # a chart's empty value means "not set"
     )
 
     stripe_api_key: SecretStr | None = None
@@ -173,18 +154,6 @@ class Settings(BaseSettings):
 
     log_format: Literal["auto", "text", "json"] = "auto"
     """`text`, `json`, or `auto`: text on a terminal, JSON elsewhere."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- the library's signature
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- the library's signature
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take flags first, then the environment, then the TOML file, then Stripe's own variable for its key."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls), StripesVariable(settings_cls)
 
     @field_validator("stripe_api_base")
     @classmethod
@@ -270,73 +239,3 @@ def check_key(key: str) -> None:
         raise ValueError("is a publishable key (pk_…); a secret (sk_…) or restricted (rk_…) key is needed")
     if not re.fullmatch("[!-~]+", key):
         raise ValueError("is empty or has blanks or characters that no key has")
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return a hint at the name that was probably meant."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-class StripesVariable(PydanticBaseSettingsSource):
-    """``STRIPE_API_KEY``, as Stripe's own tools call it, where nothing else names a key."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 -- the library's signature
-        """Return nothing per field; ``__call__`` does the work."""
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """Return the key, if it is there and nothing of higher precedence named one."""
-        key = os.environ.get("STRIPE_API_KEY")
-        named = self.current_state.keys() & {"stripe_api_key", "stripe_api_key_file"}
-        return {"stripe_api_key": key} if key and not named else {}
-
-
-def load(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
-    """Read settings from flags, the environment and a TOML file, in this order of precedence.
-
-    :raises BadSettings: with every error at once.
-    """
-    complaints = unknown_variables()
-    if config is not None and not config.is_file():
-        raise BadSettings([*complaints, f"{config}: there is no such file"])
-
-    class Configured(Settings):
-        model_config = SettingsConfigDict(toml_file=config)
-
-    try:
-        settings = Configured(**flags)
-    except ValidationError as error:
-        raise BadSettings(complaints + [say(item) for item in error.errors()]) from None
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadSettings([*complaints, f"{config}: cannot be read: {error}"]) from None
-    if complaints:
-        raise BadSettings(complaints)
-    return settings
-
-
-def unknown_variables() -> list[str]:
-    """Return a complaint for each variable that looks like one of ours and is none."""
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    return [
-        f"{name}: there is no such setting{nearest(name, known)}"
-        for name in sorted(os.environ)
-        if name.upper().startswith(PREFIX)
-        and name.upper() not in known
-        and name not in OURS_ELSEWHERE
-        and not FROM_KUBERNETES.match(name)
-    ]
-
-
-def say(error: Any) -> str:
-    """Return one validation error in words that name the setting."""
-    name, *rest = map(str, error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"{name}: there is no such setting{nearest(name, Settings.model_fields)}"
-    where = "".join(f"[{part}]" for part in rest)
-    return f"{PREFIX}{name.upper()}{where}: {error['msg'].removeprefix('Value error, ')}"
-
-
-def choices(name: str) -> tuple[str, ...]:
-    """Return the words that the setting ``name`` takes, where it takes only some."""
-    return get_args(Settings.model_fields[name].annotation) if name.startswith("log_") else ()

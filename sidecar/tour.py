@@ -4,12 +4,12 @@ Each answer is compared with what is true at the built-in Stripe; a wrong one en
 """
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
 import orjson
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from rich.console import Console
 from rich.json import JSON
 
@@ -46,8 +46,10 @@ class Tour:
         await self._break()
         await self._count()
 
-    def farewell(self) -> None:
+    async def farewell(self) -> None:
         """Say how to go on by hand."""
+        self._stripe.grant("cus_ada", "sso")
+        await self._session.post(f"{self._url}/v1/customers/cus_ada/refresh")
         self._say("Your turn", "It stays up until Ctrl-C. In another terminal:")
         for line in (
             f"curl {self._url}/v1/customers/cus_ada/entitlements/sso",
@@ -163,34 +165,28 @@ async def take(stop: asyncio.Event, *, stay: bool, console: Console | None = Non
             _ = group.create_task(app.serve(settings(upstream), ended, started=begin))
             await started.wait()
             try:
-                await tour.go(running[0])
-                if stay:
-                    tour.farewell()
+                await unless(stop, tour.go(running[0]))
+                if stay and not stop.is_set():
+                    await tour.farewell()
                     await stop.wait()
             finally:
                 ended.set()
 
 
-class TourSettings(Settings):
-    """Settings that nothing in the reader's environment changes."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 -- the library's signature
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- what must not count
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- what must not count
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- what must not count
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take only what the tour says."""
-        return (init_settings,)
+async def unless(stop: asyncio.Event, walk: Coroutine[Any, Any, None]) -> None:
+    """Walk to the end, or until ``stop`` is set."""
+    async with asyncio.TaskGroup() as group:
+        stopping = group.create_task(stop.wait())
+        walking = group.create_task(walk)
+        await asyncio.wait((stopping, walking), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        walking.cancel()
 
 
 def settings(upstream: str) -> Settings:
-    """Return settings for the tour, on the usual ports where these are free."""
+    """Return settings for the tour, on the usual ports where these are free; nothing in the environment changes them."""
     listen, ops_listen = (f"127.0.0.1:{port if is_free(port) else 0}" for port in PORTS)
-    return TourSettings.model_validate(
+    return Settings.model_validate(
         {
             "stripe_api_key": KEY,
             "stripe_api_base": upstream,

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
@@ -9,6 +10,7 @@ from hypothesis import settings as hypothesis_settings
 
 from sidecar.demo import FakeStripe, serving
 from tests.fakes import KEY, FakeClock, Running, running
+from tests.reading import Toml
 
 hypothesis_settings.register_profile("dev", max_examples=50, deadline=None)
 hypothesis_settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
@@ -54,3 +56,15 @@ async def upstream(stripe: FakeStripe) -> AsyncIterator[str]:
 async def sidecar(upstream: str) -> AsyncIterator[Running]:
     async with running(upstream) as found:
         yield found
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Toml:
+    """Write a configuration file."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "sidecar.toml"
+        path.write_text(text)
+        return path
+
+    return write

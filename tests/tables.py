@@ -8,7 +8,8 @@ from pydantic_core import PydanticUndefined
 
 from sidecar.app import assembled
 from sidecar.metrics import PREFIX as METRIC_PREFIX
-from sidecar.settings import PREFIX, Settings
+from sidecar.settings import Settings
+from sidecar.sources import PREFIX
 from tests.fakes import settings_for
 
 README = Path(__file__).parent.parent / "README.md"

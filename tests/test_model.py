@@ -1,12 +1,13 @@
 """The facts."""
 
+from collections import deque
 from dataclasses import FrozenInstanceError
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.errors import NoAnswer, UnknownCustomer
+from sidecar.errors import NoAnswer
 from sidecar.model import (
     NOTHING,
     Customer,
@@ -21,6 +22,7 @@ from sidecar.model import (
     Snapshot,
     Source,
     State,
+    Unknown,
     decide,
     decide_by_policy,
 )
@@ -32,7 +34,7 @@ MISSING = NoAnswer("unreachable", "no route")
 KEYS = st.text(min_size=1, max_size=5)
 
 
-def found(*features: Feature, unknown: UnknownCustomer | None = None) -> Finding:
+def found(*features: Feature, unknown: Unknown | None = None) -> Finding:
     """Return a finding of twelve seconds ago with these features."""
     ids = tuple(f"ent_{number}" for number in range(len(features)))
     return Finding(Snapshot(ADA, 100.0, Plan.of(features), ids, unknown), Source.MEMORY, 12.0, stale=False)
@@ -107,7 +109,7 @@ def test_one_of_two_features_with_a_key_is_enough() -> None:
 
 def test_an_unknown_customer_is_not_just_not_entitled() -> None:
     """The answer is no all the same."""
-    decision = decide(found(unknown=UnknownCustomer(404, "No such customer")), "seats")
+    decision = decide(found(unknown=Unknown(404, "No such customer")), "seats")
     assert (decision.entitled, decision.reason) == (False, Reason.UNKNOWN_CUSTOMER)
 
 
@@ -144,4 +146,4 @@ def test_a_flights_log_begins_empty() -> None:
     """Each has a list of exchanges of its own."""
     one, other = Flight(1.0), Flight(2.0)
     one.exchanges.append(Exchange(1.0, "200", "req_1"))
-    assert other == Flight(took_off=2.0, exchanges=[], pages=0, landed=None, outcome=None, detail=None)
+    assert other == Flight(took_off=2.0, exchanges=deque(), pages=0, landed=None, outcome=None, detail=None)

@@ -79,19 +79,20 @@ def etag(snapshot: Snapshot) -> str:
     return blake2b(orjson.dumps(held), digest_size=12).hexdigest()
 
 
+def no_store() -> CIMultiDict[str]:
+    """Return the headers of an answer that has no age; no other cache may keep any of our answers."""
+    return CIMultiDict({"Cache-Control": "no-store"})
+
+
 class Headers:
     """The headers that go with an answer."""
 
     def __init__(self, freshness: Freshness) -> None:
         self._freshness = freshness
 
-    def bare(self) -> CIMultiDict[str]:
-        """Return the headers of an answer that has no age."""
-        return CIMultiDict({"Cache-Control": "no-store"})
-
     def of(self, finding: Finding | None, wishes: Wishes) -> CIMultiDict[str]:
         """Return headers that say how an answer was come by and how old it is; None is a policy's answer."""
-        headers = self.bare()
+        headers = no_store()
         if finding is None:
             headers["Cache-Status"] = f"{NAME}; fwd=miss; detail=policy"
             return headers

@@ -42,9 +42,7 @@ class Checks:
         """Answer one check."""
         customer, lookup_key = asked_about(request), asked_for(request)
         wishes = wishes_of(request, parameters(request, "default").get("default"))
-        made = self._checker.answer(customer, lookup_key, wishes)
-        if made is None:
-            made = await self._checker.check(customer, lookup_key, wishes)
+        made = await self._checker.check(customer, lookup_key, wishes)
         if made.entitled is None and made.missing is not None:
             return problems.from_error(made.missing)
         return answers.json(answers.decision(made), self._headers.of(made.finding, wishes))
@@ -65,7 +63,7 @@ class Checks:
         for place, decision in zip(later, waited, strict=True):
             made[place] = decision
         results = [answers.decision(decision) for decision in made if decision is not None]
-        return answers.json({"results": results}, self._headers.bare())
+        return answers.json({"results": results}, answers.no_store())
 
     async def refresh(self, request: web.Request) -> web.Response:
         """Ask Stripe again and list what it says; with ``?wait=0``, only see to it that it is asked."""
@@ -74,7 +72,7 @@ class Checks:
             raise Malformed("wait", "must be 0 or 1")
         if wait == "0":
             self._refresher.renew_soon(customer)
-            return answers.json({**answers.who(customer), "refreshing": True}, self._headers.bare(), status=202)
+            return answers.json({**answers.who(customer), "refreshing": True}, answers.no_store(), status=202)
         return self._list(request, await self._checker.refresh(customer), REFRESHED)
 
     async def explain(self, request: web.Request) -> web.Response:
@@ -91,7 +89,7 @@ class Checks:
             "last_flight": explain_flight(self._refresher.last_flight(customer)),
             "policy": policies,
         }
-        return answers.json(members, self._headers.bare())
+        return answers.json(members, answers.no_store())
 
     def _list(self, request: web.Request, finding: Finding, wishes: Wishes) -> web.Response:
         headers = self._headers.of(finding, wishes)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import InvalidURLError, LineTooLong
+from aiohttp.http_exceptions import BadHttpMessage, InvalidURLError, LineTooLong
 
 from sidecar.api.problems import problem
 from sidecar.errors import BadSettings
@@ -15,12 +15,15 @@ from sidecar.kit.address import Address
 
 log = logging.getLogger(__name__)
 
+BACKLOG = 1024
+
 LIMITS: dict[str, Any] = {
     "keepalive_timeout": 75.0,  # longer than common clients' pools keep a connection, so that they close it, not we
     "max_line_size": 16 << 10,
     "max_field_size": 16 << 10,
     "max_headers": 64,
     "lingering_time": 2.0,
+    "auto_decompress": False,  # a small body must not become a large one
     "access_log": None,
 }
 
@@ -42,6 +45,10 @@ class Protocol(web.RequestHandler):
         match exc:
             case LineTooLong():
                 response = problem(431, "head_too_large", "a line of the request's head is longer than 16384 bytes")
+            case BadHttpMessage() if "Too many headers" in exc.message:
+                response = problem(
+                    431, "head_too_large", f"the request has more than {LIMITS['max_headers']} header fields"
+                )
             case InvalidURLError():
                 response = problem(
                     400, "malformed_request", "the path may have ASCII characters only; percent-encode others"
@@ -53,14 +60,20 @@ class Protocol(web.RequestHandler):
 
 
 def bind(address: Address) -> socket.socket:
-    """Return a socket bound to ``address``; nobody can connect before it is served.
+    """Return a socket that listens on ``address``; who connects before it is served waits.
 
     :raises BadSettings: when it cannot be bound.
     """
     try:
-        return bind_unix(Path(address.path)) if address.path is not None else bind_tcp(address)
+        bound = bind_unix(Path(address.path)) if address.path is not None else bind_tcp(address)
     except OSError as error:
         raise BadSettings([f"{address} cannot be listened on: {error.strerror or error}"]) from None
+    try:
+        bound.listen(BACKLOG)  # now: two processes can bind one port as long as neither listens
+    except OSError as error:
+        bound.close()
+        raise BadSettings([f"{address} cannot be listened on: {error.strerror or error}"]) from None
+    return bound
 
 
 def bind_tcp(address: Address) -> socket.socket:
@@ -115,7 +128,7 @@ class Site(web.BaseSite):
     """One socket, served by an application."""
 
     def __init__(self, runner: web.AppRunner, bound: socket.socket) -> None:
-        super().__init__(runner, backlog=1024)
+        super().__init__(runner, backlog=BACKLOG)
         self._bound = bound
 
     @property

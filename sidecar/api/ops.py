@@ -61,7 +61,8 @@ class Ops:
 
     async def status(self, _: web.Request) -> web.Response:
         """Say what works, what does not, why and since when; nothing of any customer."""
-        return answers.json({"version": __version__, **self._phase(), **self._status()})
+        started_at = answers.moment(self._lifecycle.started_at)
+        return answers.json({"version": __version__, "started_at": started_at, **self._phase(), **self._status()})
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Give the metrics in the text format that the scraper prefers."""
@@ -105,15 +106,19 @@ def status_of(
     return read
 
 
+OURS_TO_TELL = ("key_rejected", "permission_missing", "unreachable")
+"""Failures whose detail cannot name a customer: it is about the key or the network. The log has the others'."""
+
+
 def say_health(health: Health) -> dict[str, Any]:
-    """Return what is known of Stripe's health. Stripe's words on a refused request may name a customer: left out."""
+    """Return what is known of Stripe's health."""
     last = health.last_failure
     failure = None
     if last is not None:
         failure = {
             "at": answers.moment(last.at),
             "code": last.code,
-            "detail": None if last.code == "request_rejected" else last.detail,
+            "detail": last.detail if last.code in OURS_TO_TELL else None,
             "status": last.status,
             "request_id": last.request_id,
         }

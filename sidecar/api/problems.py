@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 
 TITLES = {
     "body_too_large": "The body is too large",
+    "body_too_slow": "The body did not arrive in time",
     "broken": "Stripe's answer could not be used",
-    "cursor_vanished": "The list kept changing while it was read",
     "deadline": "Stripe did not answer in time",
     "head_too_large": "The request's head is too large",
     "host_not_allowed": "This Host is not served here",
@@ -48,10 +48,11 @@ TITLES = {
     "unknown_customer": "Stripe knows no such customer",
     "unknown_parameter": "There is no such parameter",
     "unreachable": "Stripe cannot be reached",
+    "unsupported_encoding": "The body must not be encoded",
     "wrong_mode": "The customer is of the mode that the API key is not of",
 }
 
-STRIPES_PATHS = "/v1/entitlements/"
+STRIPES_PATHS = render.LIST_PATH.rpartition("/")[0]
 
 
 def problem(status: int, code: str, detail: str, **more: Any) -> web.Response:
@@ -144,6 +145,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             body = render.error(f"Unrecognized request URL ({request.method}: {request.rel_url.raw_path}).")
             return web.Response(body=orjson.dumps(body), status=error.status, content_type="application/json")
         return from_http(error)
+    except ConnectionResetError:
+        raise  # the caller has gone; aiohttp knows
     except Exception:
         log.exception("a request failed in a way that nobody expected")
         return problem(500, "internal", "the sidecar has a defect; its log says more")

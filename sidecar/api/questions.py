@@ -4,6 +4,7 @@ Parts of the path are taken from the bytes as they came and percent-decoded exac
 customer, an account) may only have the characters that Stripe's ids have.
 """
 
+import asyncio
 import re
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -22,6 +23,8 @@ BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 LONGEST_KEY = 200
 MOST_CHECKS = 1000
+BODY_WITHIN = 10.0
+"""Seconds that a body of at most 1 MiB may take to arrive."""
 
 
 def decoded(part: str, raw: str) -> str:
@@ -123,13 +126,29 @@ def wishes_of(request: web.Request, default: str | None = None) -> Wishes:
     return wishes(", ".join(request.headers.getall("Cache-Control", [])), default)
 
 
+async def read_body(request: web.Request) -> bytes:
+    """Return the request's body.
+
+    :raises Refused: when it is encoded, broken, or does not arrive in time.
+    """
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Refused("unsupported_encoding", "Content-Encoding: send the body as it is", status=415)
+    try:
+        async with asyncio.timeout(BODY_WITHIN):
+            return await request.read()
+    except TimeoutError:
+        raise Refused("body_too_slow", f"the body did not arrive within {BODY_WITHIN:g} s", status=408) from None
+    except web.RequestPayloadError:
+        raise Malformed("body", "is not what its headers say") from None
+
+
 async def read_batch(request: web.Request) -> list[tuple[Customer, str]]:
     """Return the questions of a batch, in order.
 
     :raises Refused: naming the first that cannot be asked, by its place.
     """
     try:
-        body = orjson.loads(await request.read())
+        body = orjson.loads(await read_body(request))
     except orjson.JSONDecodeError as error:
         raise Malformed("body", f"is not JSON: {error}") from None
     checks = body.get("checks") if isinstance(body, dict) else None

@@ -29,7 +29,7 @@ def weigh(snapshot: Snapshot) -> int:
     size += getsizeof(snapshot.ids) + sum(map(getsizeof, snapshot.ids))
     size += getsizeof(snapshot.customer) + sum(map(getsizeof, filter(None, snapshot.customer)))
     if (unknown := snapshot.unknown) is not None:
-        size += getsizeof(unknown) + getsizeof(vars(unknown)) + getsizeof(unknown.args) + getsizeof(unknown.message)
+        size += 8 + getsizeof(unknown) + getsizeof(unknown.message)
     return size
 
 

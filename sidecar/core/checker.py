@@ -37,12 +37,9 @@ class Policies:
     def __init__(self, by_glob: dict[str, Policy]) -> None:
         self.by_glob = by_glob
 
-    def matching(self, lookup_key: str) -> tuple[str | None, Policy]:
-        """Return the glob that matches and its policy; no glob, and ``deny``, when none does."""
-        for glob, policy in self.by_glob.items():
-            if fnmatchcase(lookup_key, glob):
-                return glob, policy
-        return None, Policy.DENY
+    def matching(self, lookup_key: str) -> Policy:
+        """Return the policy of the first glob that matches; ``deny`` when none does."""
+        return next((policy for glob, policy in self.by_glob.items() if fnmatchcase(lookup_key, glob)), Policy.DENY)
 
 
 class Checker:
@@ -113,14 +110,20 @@ class Checker:
 
         :raises NoAnswer: when the flight came to nothing within the deadline.
         """
-        return await self._renewed(customer, Wishes(max_age=0.0))
+        try:
+            finding = await self._renewed(customer, Wishes(max_age=0.0))
+        except NoAnswer as missing:
+            code = missing.code if missing.cause is None else missing.cause.code
+            raise NoAnswer(code, missing.detail, age=missing.age, cause=missing.cause) from None
+        self.ages.add(finding.age)
+        return finding
 
     def age(self, snapshot: Snapshot) -> float:
         """Return how old the information in ``snapshot`` may be, in seconds."""
         return max(0.0, self._clock() - snapshot.taken_at)
 
     def state(self, customer: Customer) -> tuple[State, Snapshot | None]:
-        """Return how far the customer's snapshot may be trusted now, without any effect."""
+        """Return how far the customer's snapshot may be trusted now, starting nothing."""
         snapshot = self._cache.get(customer)
         if snapshot is None:
             return State.ABSENT, None
@@ -140,7 +143,7 @@ class Checker:
             return wishes.default
         if wishes.max_age is not None or wishes.only_if_cached:
             return Policy.ERROR  # who sets a bound wants to know that it was missed
-        return self.policies.matching(lookup_key)[1]
+        return self.policies.matching(lookup_key)
 
     async def _renewed(self, customer: Customer, wishes: Wishes) -> Finding:
         if wishes.only_if_cached:
@@ -156,7 +159,8 @@ class Checker:
             return self._last_resort(customer, wishes, TimedOut(f"Stripe did not answer within {deadline:g} s"))
         except UpstreamError as error:
             return self._last_resort(customer, wishes, error)
-        return Finding(snapshot, Source.UPSTREAM, self.age(snapshot), stale=False)
+        age = self.age(snapshot)
+        return Finding(snapshot, Source.UPSTREAM, age, stale=age > self._bounds(snapshot)[0])
 
     def _last_resort(self, customer: Customer, wishes: Wishes, cause: UpstreamError) -> Finding:
         snapshot = self._cache.get(customer)

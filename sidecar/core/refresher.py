@@ -5,36 +5,39 @@ for the customers asked about last, so that an answer can be explained.
 """
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from math import inf
 from typing import Any, Final
 
 from sidecar.core.cache import Cache
-from sidecar.errors import SidecarError, UpstreamError
+from sidecar.errors import Defect, UpstreamError
 from sidecar.kit.clock import Clock
 from sidecar.kit.singleflight import SingleFlight
 from sidecar.kit.tally import Tally
 from sidecar.kit.tasks import Tasks
 from sidecar.model import Customer, Flight, Snapshot
 
+log = logging.getLogger(__name__)
+
 Fetch = Callable[[Customer, Flight], Coroutine[Any, Any, Snapshot]]
 """Read one customer's complete list, writing the flight's log; raises ``UpstreamError``."""
 
 OUTCOMES: Final = (
     "landed", "unknown_customer", "wrong_mode", "key_rejected", "permission_missing", "request_rejected", "throttled", "broken",
-    "unreachable", "over_budget", "cursor_vanished", "cancelled", "error",
+    "unreachable", "over_budget", "cancelled", "internal",
 )  # fmt: skip
 """Every way in which a flight can end, in a metric's fixed set of label values."""
 
 HISTORY = 1024
-"""Customers whose last flight is remembered for explaining: about half a megabyte."""
+"""Customers whose last flight is remembered for explaining: some half a megabyte, five where all went badly."""
 
 
 class Refresher:
     """Renew customers' snapshots through ``fetch``.
 
-    ``spare`` tells whether the budget has a request left over for a refresh that nobody waits for; after a failed
+    ``take_spare`` takes a request that the budget has left over, for a refresh that nobody waits for; after a failed
     flight a customer is left alone for ``hold_off`` seconds by such refreshes.
     """
 
@@ -45,7 +48,7 @@ class Refresher:
         *,
         clock: Clock,
         tasks: Tasks,
-        spare: Callable[[], bool],
+        take_spare: Callable[[], bool],
         hold_off: float = 1.0,
     ) -> None:
         self.outcomes = dict.fromkeys(OUTCOMES, 0)
@@ -54,10 +57,12 @@ class Refresher:
         self._fetch = fetch
         self._cache = cache
         self._clock = clock
-        self._spare = spare
+        self._take_spare = take_spare
+        self._prepaid: set[Customer] = set()
         self._hold_off = hold_off
         self._tasks = tasks
         self._flights = SingleFlight(self._fly, tasks)
+        self._wanted: dict[Customer, float] = {}
         self._history: OrderedDict[Customer, Flight] = OrderedDict()
 
     def in_the_air(self) -> int:
@@ -79,7 +84,8 @@ class Refresher:
         last = self._history.get(customer)
         if last is not None and last.detail is not None and self._clock() - (last.landed or inf) < self._hold_off:
             return
-        if self._spare():
+        if self._take_spare():
+            self._prepaid.add(customer)
             self._flights.start(customer)
         else:
             self.deferred += 1
@@ -92,36 +98,56 @@ class Refresher:
 
         :raises UpstreamError: when the flight came to nothing.
         """
-        was_in_the_air = customer in self._flights
+        too_early = customer in self._flights and self._took_off(customer) < since
         try:
             snapshot = await asyncio.shield(self._flights.join(customer))
         except UpstreamError:
-            if not was_in_the_air or since == -inf:
+            if not too_early:
                 raise
         else:
-            if snapshot.taken_at >= since or not was_in_the_air:
+            if not too_early or snapshot.taken_at >= since:
                 return snapshot
         return await asyncio.shield(self._flights.join(customer))
 
+    def _took_off(self, customer: Customer) -> float:
+        """Return when the flight that is under way took off: now, if its task has not begun yet."""
+        last = self._history.get(customer)
+        return self._clock() if last is None or last.landed is not None else last.took_off
+
     def renew_soon(self, customer: Customer) -> None:
-        """Refresh without waiting, whatever the budget is, by a flight that takes off from now on."""
-        _ = self._tasks.start(self.renew(customer, since=self._clock()), name=f"renew {customer}")
+        """See to it that a flight takes off from now on, without waiting for it; many calls share one."""
+        under_way = customer in self._wanted
+        self._wanted[customer] = self._clock()
+        if not under_way:
+            _ = self._tasks.start(self._keep_up(customer), name=f"renew {customer}")
+
+    async def _keep_up(self, customer: Customer) -> None:
+        renewed = -inf
+        try:
+            while (since := self._wanted[customer]) > renewed:
+                await self.renew(customer, since=since)
+                renewed = since
+        finally:
+            del self._wanted[customer]
 
     async def _fly(self, customer: Customer) -> Snapshot:
         flight = self._log(customer)
-        flight.outcome, flight.detail = "error", "an unexpected error; see the log"
         try:
             snapshot = await self._fetch(customer, flight)
             flight.outcome, flight.detail = "landed" if snapshot.unknown is None else snapshot.unknown.code, None
         except asyncio.CancelledError:
             flight.outcome, flight.detail = "cancelled", "the process is shutting down"
             raise
-        except SidecarError as error:
+        except UpstreamError as error:
             flight.outcome, flight.detail = error.code, str(error)
             raise
+        except Exception as error:
+            log.exception("a flight failed in a way that nobody expected")
+            flight.outcome, flight.detail = Defect.code, "a defect; the log has the traceback"
+            raise Defect(flight.detail) from error
         finally:
             flight.landed = self._clock()
-            self.outcomes[flight.outcome] += 1
+            self.outcomes[flight.outcome or Defect.code] += 1
             if flight.pages:
                 self.pages.add(flight.pages)
         if not self._cache.put(snapshot):
@@ -129,7 +155,8 @@ class Refresher:
         return snapshot
 
     def _log(self, customer: Customer) -> Flight:
-        flight = Flight(took_off=self._clock())
+        flight = Flight(took_off=self._clock(), prepaid=customer in self._prepaid)
+        self._prepaid.discard(customer)
         self._history[customer] = flight
         self._history.move_to_end(customer)
         while len(self._history) > HISTORY:

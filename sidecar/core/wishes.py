@@ -86,7 +86,7 @@ def seconds(name: str, value: str | None) -> float | None:
         return inf
     if not re.fullmatch("[0-9]+", value):
         raise Malformed("Cache-Control", f"{name} must be {wanted}, not {value[:20]!r}")
-    return float(value[:20])
+    return min(float(value), 2.0**31)  # RFC 9111 §1.2.2: as good as for ever
 
 
 def wishes(cache_control: str | None, default: str | None = None) -> Wishes:

@@ -44,8 +44,7 @@ def read_address(text: str) -> Address:
         if not text.startswith("unix:/"):
             raise ValueError(f"{text!r}: a unix socket needs an absolute path, such as unix:/run/sidecar.sock")
         return Address("", 0, text.removeprefix("unix:"))
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+    match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^:\[\]]+)):([0-9]{1,5})", text)
+    if match is None or int(match[3]) > 65535:
         raise ValueError(f"{text!r} is not host:port (such as 127.0.0.1:7420 or [::1]:7420) or unix:/path")
-    return Address(host, int(port))
+    return Address(match[1] or match[2], int(match[3]))

@@ -19,14 +19,15 @@ class Limiter:
         self.burst = burst
         self.refused = 0
         self.waiting = 0
+        self._tokens = float(burst)
+        self._turn = asyncio.Lock()  # fair: first come, first served, and who leaves lets all behind move up
         self._clock = clock
-        self._tokens = float(burst)  # below zero: promised to those who wait
         self._counted_at = clock()
 
     @property
     def left(self) -> float:
         """Tokens that can be had without waiting."""
-        return max(0.0, self._count())
+        return max(0.0, self._count() - self.waiting)
 
     def _count(self) -> float:
         now = self._clock()
@@ -34,29 +35,32 @@ class Limiter:
         self._counted_at = now
         return self._tokens
 
-    def spare(self) -> bool:
-        """Tell whether a token is left over, with nobody waiting for it."""
-        return self._count() >= 1
+    def take_spare(self) -> bool:
+        """Take a token if one is left over that nobody waits for; tell whether it was."""
+        if self.waiting or self._count() < 1:
+            return False
+        self._tokens -= 1
+        return True
 
     async def take(self, *, within: float) -> None:
         """Take a token, waiting for it at most ``within`` seconds.
 
         :raises OverBudget: at once, when the queue is longer than that.
         """
-        delay = (1 - self._count()) / self.rate
+        delay = (self.waiting + 1 - self._count()) / self.rate
         if delay > within:
             self.refused += 1
             raise OverBudget(f"the budget of {self.rate:g} requests/s has none left within {within:g} s")
-        self._tokens -= 1
-        if delay > 0:
-            self.waiting += 1
-            try:
-                await self._wait(self._counted_at + delay)
-            except asyncio.CancelledError:
-                self._tokens += 1  # never used: the next in the queue may have it
-                raise
-            finally:
-                self.waiting -= 1
+        if not self.waiting and delay <= 0:
+            self._tokens -= 1
+            return
+        self.waiting += 1
+        try:
+            async with self._turn:
+                await self._wait(self._clock() + (1 - self._count()) / self.rate)
+                self._tokens = self._count() - 1
+        finally:
+            self.waiting -= 1
 
     async def _wait(self, until: float) -> None:
         # A loop's timer may fire a little early by our clock; a token before its time would break the bound.

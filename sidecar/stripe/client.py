@@ -16,21 +16,30 @@ import aiohttp
 import stamina
 from yarl import URL
 
-from sidecar.errors import Broken, CursorVanished, KeyRejected, Throttled, UnknownCustomer, Unreachable, UpstreamError
+from sidecar.errors import (
+    Broken,
+    CursorVanished,
+    KeyRejected,
+    OverBudget,
+    Throttled,
+    UnknownCustomer,
+    Unreachable,
+    UpstreamError,
+)
 from sidecar.kit.clock import Clock
 from sidecar.kit.limiter import Limiter
 from sidecar.kit.tally import Tally
-from sidecar.model import Customer, Exchange, Flight, Snapshot
+from sidecar.model import Customer, Exchange, Flight, Snapshot, Unknown
 from sidecar.stripe.answers import read_json, refusal
 from sidecar.stripe.health import Health
 from sidecar.stripe.key import ApiKey
 from sidecar.stripe.pages import Page, Reading, read_page
+from sidecar.stripe.render import LIST_PATH
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-LIST = "/v1/entitlements/active_entitlements"
 STATUSES = ("200", "400", "401", "403", "404", "409", "424", "429", "500", "502", "503", "504")
 OUTCOMES = (*STATUSES, "other", "broken", "unreachable")
 OPERATIONS = ("list", "relay")
@@ -123,6 +132,7 @@ class StripeClient:
         self.durations = Tally((0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10))
         self.health = Health(clock)
         self.livemode = key.livemode
+        self.version = manners.version
         self._session = session
         self._key = key
         self._manners = manners
@@ -147,7 +157,9 @@ class StripeClient:
                 last = vanished
             except UnknownCustomer as unknown:
                 self._mind_the_mode(unknown)
-                return Snapshot(customer, flight.took_off, unknown=unknown.with_traceback(None))  # frames are heavy
+                return Snapshot(
+                    customer, flight.exchanges[-1].asked_at, unknown=Unknown(unknown.status, unknown.message)
+                )  # frames are heavy
         raise Broken(f"the list changed during each of {self._manners.restarts + 1} reads of it: {last}") from None
 
     async def _read(self, reading: Reading, customer: Customer, flight: Flight) -> Snapshot:
@@ -159,7 +171,7 @@ class StripeClient:
         return snapshot
 
     async def _page(self, params: Mapping[str, str], account: str | None, flight: Flight) -> Page:
-        url = URL(self._manners.base + LIST).with_query(params)
+        url = URL(self._manners.base + LIST_PATH).with_query(params)
         manners = self._manners
         async for attempt in stamina.retry_context(
             on=manners.worth_a_retry,
@@ -170,7 +182,7 @@ class StripeClient:
             wait_jitter=manners.jitter,
         ):
             with attempt:
-                return await self._ask("list", url, account, self._read_page, flight)
+                return await self._ask("list", url, account, self._read_page, flight=flight)
         raise AssertionError  # pragma: no cover -- the last attempt raises
 
     def _read_page(self, answer: Relayed) -> Page:
@@ -180,22 +192,35 @@ class StripeClient:
         page = read_json(answer.body, status=200, request_id=request_id)
         return read_page(page, livemode=self.livemode, asked_at=answer.asked_at)
 
-    async def relay(self, path: str, query: str, account: str | None) -> Relayed:
-        """Pass a GET on to Stripe, once, and return whatever it answers.
+    async def relay(self, path: str, query: str, account: str | None, *, within: float = QUEUE) -> Relayed:
+        """Pass a GET on to Stripe, once, waiting for the budget at most ``within`` seconds; return what it answers.
 
         :raises UpstreamError: when there is no answer to pass on.
         """
         url = URL(self._manners.base + path + (f"?{query}" if query else ""), encoded=True)
-        return await self._ask("relay", url, account, unless_key_rejected, None)
+        return await self._ask("relay", url, account, unless_key_rejected, within=within)
 
     async def _ask(
-        self, operation: str, url: URL, account: str | None, read: Callable[[Relayed], T], flight: Flight | None
+        self,
+        operation: str,
+        url: URL,
+        account: str | None,
+        read: Callable[[Relayed], T],
+        *,
+        flight: Flight | None = None,
+        within: float = QUEUE,
     ) -> T:
-        await self._limiter.take(within=QUEUE)
+        if flight is not None and flight.prepaid:
+            flight.prepaid = False
+        else:
+            await self._limiter.take(within=within)
         used, asked_at, answer = self._key.reveal(), self._clock(), None
         try:
             answer = await self._get(url, account, asked_at, Repeats(self._limiter, partial(self._dropped, operation)))
             result = read(answer)
+        except OverBudget:  # the repeat of a request on a connection that was dropped; see Repeats
+            self._count(operation, flight, asked_at, answer, Unreachable.code)
+            raise
         except UpstreamError as error:
             self._count(operation, flight, asked_at, answer, error.code)
             await self._explain(error, answer, used)
@@ -254,8 +279,10 @@ class StripeClient:
                 return Relayed(response.status, await read_body(response), response.headers, asked_at)
         except TimeoutError:
             raise Unreachable(f"no answer from {url.origin()} in time") from None
-        except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError) as error:
-            raise Broken(f"the answer from {url.origin()} was cut off or not HTTP: {error}") from None
+        except aiohttp.ClientResponseError as error:  # its own text has the URL, and so the customer
+            raise Broken(f"the answer from {url.origin()} is not HTTP: {error.message}") from None
+        except aiohttp.ClientPayloadError as error:
+            raise Broken(f"the answer from {url.origin()} was cut off: {error}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Unreachable(f"{url.origin()} cannot be reached: {str(error) or type(error).__name__}") from None
 

@@ -84,7 +84,7 @@ class Reading:
         taken_at = self._taken_at = page.asked_at if self._taken_at is None else self._taken_at
         for id_, feature in page.entitlements:
             if id_ in self._read:
-                raise Broken(f"the entitlement {id_} came twice in one list", retry=False)
+                raise Broken("an entitlement came twice in one list", retry=False)
             self._read[id_] = feature
         if not page.has_more:
             return Snapshot(self._customer, taken_at, Plan.of(tuple(self._read.values())), tuple(self._read))

@@ -5,7 +5,7 @@ from typing import Any
 
 from sidecar.model import Entitlement
 
-URL = "/v1/entitlements/active_entitlements"
+LIST_PATH = "/v1/entitlements/active_entitlements"
 """Must be exactly Stripe's: the official Python SDK asks for the next page at the ``url`` of the answer."""
 
 
@@ -38,7 +38,7 @@ def page(
     has_more = stop - start > limit
     start, stop = (max(start, stop - limit), stop) if before is not None else (start, min(stop, start + limit))
     data = [entitlement(item, livemode=livemode) for item in items[start:stop]]
-    return {"object": "list", "data": data, "has_more": has_more, "url": URL}
+    return {"object": "list", "data": data, "has_more": has_more, "url": LIST_PATH}
 
 
 def error(

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from sidecar.api.answers import Headers, etag, moment, rounded_up
 from sidecar.core.wishes import NO_WISHES
-from sidecar.errors import UnknownCustomer
-from sidecar.model import Customer, Feature, Finding, Plan, Snapshot, Source
+from sidecar.model import Customer, Feature, Finding, Plan, Snapshot, Source, Unknown
 from sidecar.settings import Freshness
 
 ADA = Customer("cus_ada")
@@ -41,7 +40,7 @@ def test_a_validator_depends_on_the_entitlements_only() -> None:
 def test_the_time_to_live_of_an_unknown_customer_is_its_own() -> None:
     """ttl counts from unknown_for where Stripe knows no such customer, and goes below zero once it is stale."""
     headers = Headers(Freshness(fresh_for=300, unknown_for=60))
-    unknown = Snapshot(ADA, 0.0, unknown=UnknownCustomer(400, "No such customer"))
+    unknown = Snapshot(ADA, 0.0, unknown=Unknown(400, "No such customer"))
     assert headers.of(Finding(unknown, Source.MEMORY, 10.0, stale=False), NO_WISHES)["Cache-Status"].endswith("ttl=50")
     known = Finding(Snapshot(ADA, 0.0), Source.MEMORY, 310.5, stale=True)
     assert headers.of(known, NO_WISHES)["Cache-Status"] == "entitlement-sidecar; hit; ttl=-11"

@@ -24,7 +24,7 @@ from sidecar.errors import (
 def test_every_way_to_fail_has_a_title() -> None:
     """No code of an upstream error is without words of its own."""
     codes = {error.code for error in UpstreamError.__subclasses__()} | set(OUTCOMES)
-    assert codes - TITLES.keys() == {"landed", "cancelled", "error"}
+    assert codes - TITLES.keys() == {"landed", "cancelled", "cursor_vanished"}, "the last never leaves the client"
 
 
 @pytest.mark.parametrize(

@@ -244,6 +244,10 @@ async def test_odd_requests_never_reach_stripe(sidecar: Running, stripe: FakeStr
         (f"{LIST}/{'e' * 256}", {}),
         (f"{LIST}?customer=cus_1", {"Stripe-Context": "acct_1"}),
         (f"{LIST}?customer=%FF", {}),
+        (f"{LIST}?customer=../charges&expand[]=data.feature", {}),
+        (f"{LIST}?customer=cus_1&customer=../charges", {}),
+        (f"{LIST}?customer=a%00&starting_after=a&ending_before=b", {}),
+        (f"{LIST}?expand[]=data.feature", {}),
     ):
         status, body = await sidecar.ask("GET", path, headers=headers)
         assert status == 400
@@ -268,13 +272,32 @@ async def test_only_if_cached_is_never_passed_on(sidecar: Running, stripe: FakeS
     assert not stripe.requests
 
 
-async def test_an_id_whose_customer_cannot_be_read_is_passed_on(upstream: str, stripe: FakeStripe) -> None:
-    """A handed-out id goes to Stripe when its customer's snapshot is too old and cannot be renewed."""
+async def test_an_id_whose_customer_cannot_be_read(upstream: str, stripe: FakeStripe) -> None:
+    """When the snapshot is too old and cannot be renewed there is one error within one deadline."""
     give(stripe, "cus_1", 1)
-    async with running(upstream, deadline=0.05) as sidecar:
+    async with running(upstream, deadline=0.1) as sidecar:
         _, page = await sidecar.get(f"{LIST}?customer=cus_1")
         sidecar.clock.advance(100_000)
-        stripe.break_with(Fault.ERROR, operation="list")
-        status, body = await sidecar.get(f"{LIST}/{page['data'][0]['id']}")
-        assert (status, body) == (200, page["data"][0])
-        assert stripe.requests[-1].operation == "retrieve"
+        stripe.break_with(Fault.ERROR)
+        status, _ = await sidecar.get(f"{LIST}/{page['data'][0]['id']}")
+        assert status == 503
+        assert {seen.operation for seen in stripe.requests} == {"list"}
+
+
+async def test_what_is_passed_on_has_a_deadline_too(upstream: str, stripe: FakeStripe) -> None:
+    """A hanging Stripe is given up after ``deadline``, as for every other question."""
+    stripe.break_with(Fault.HANG)
+    async with running(upstream, deadline=0.1) as sidecar:
+        status, body = await sidecar.get(f"{LIST}/ent_test_x")
+        assert status == 503
+        assert "did not answer within 0.1 s" in body["error"]["message"]
+        stripe.break_with(None)
+
+
+async def test_answers_name_the_version_that_was_asked_for(sidecar: Running, stripe: FakeStripe) -> None:
+    """The sidecar's own, from memory and passed on alike; not what the caller would have liked."""
+    give(stripe, "cus_1", 1)
+    for query in ("", "&expand[]=data.feature"):
+        url = f"{sidecar.url}{LIST}?customer=cus_1{query}"
+        async with sidecar.session.get(url, headers={"Stripe-Version": "2024-04-10"}) as response:
+            assert response.headers["Stripe-Version"] == "2026-10-28.endive"

@@ -2,8 +2,7 @@
 
 import asyncio
 
-from sidecar.errors import UnknownCustomer
-from sidecar.model import Customer, Feature, Flight, Plan, Snapshot
+from sidecar.model import Customer, Feature, Flight, Plan, Snapshot, Unknown
 from tests.fakes import FakeClock
 
 ADA = Customer("cus_ada")
@@ -18,7 +17,7 @@ def held(customer: Customer, taken_at: float, *lookup_keys: str) -> Snapshot:
 
 def unknown(customer: Customer, taken_at: float, message: str = "No such customer") -> Snapshot:
     """Return what is remembered of a customer that Stripe does not know."""
-    return Snapshot(customer, taken_at, unknown=UnknownCustomer(404, message))
+    return Snapshot(customer, taken_at, unknown=Unknown(404, message))
 
 
 class FakeUpstream:

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from sidecar.core.cache import Cache, weigh, weigh_plan
-from sidecar.errors import UnknownCustomer
-from sidecar.model import NOTHING, Customer, Feature, Plan, Snapshot
+from sidecar.model import NOTHING, Customer, Feature, Plan, Snapshot, Unknown
 from tests.core.fetching import ADA, BOB, held, unknown
 
 ROOM = 1 << 20
@@ -87,7 +86,7 @@ class TestOneCustomer:
         cache.put(unknown(ADA, 1.0))
         found = cache.get(ADA)
         assert found is not None
-        assert isinstance(found.unknown, UnknownCustomer)
+        assert isinstance(found.unknown, Unknown)
         assert cache.bytes > bound_for(Snapshot(ADA, 1.0))
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sidecar.core.cache import Cache
 from sidecar.core.refresher import HISTORY, OUTCOMES, Refresher
-from sidecar.errors import Throttled, TimedOut, Unreachable, UpstreamError
+from sidecar.errors import Defect, Throttled, TimedOut, Unreachable, UpstreamError
 from sidecar.kit.tasks import Tasks
 from sidecar.model import Customer, Flight, Snapshot
 from tests.core.fetching import ADA, BOB, FakeUpstream, held, settled
@@ -29,7 +29,7 @@ class Airport:
         self.tasks = Tasks(expected=(UpstreamError,))
         self.spare = True
         self.refresher = Refresher(
-            self.upstream.fetch, self.cache, clock=clock, tasks=self.tasks, spare=lambda: self.spare, hold_off=1.0
+            self.upstream.fetch, self.cache, clock=clock, tasks=self.tasks, take_spare=lambda: self.spare, hold_off=1.0
         )
 
     def fail(self) -> None:
@@ -187,14 +187,14 @@ class TestSince:
         assert asked.result().taken_at < airport.clock.now + 60
         assert len(airport.upstream.asked) == 2
 
-    @pytest.mark.parametrize(("since", "flights"), [(-inf, 1), (0.0, 2)])
-    async def test_a_failure_in_the_air_is_final_only_without_since(
-        self, airport: Airport, in_the_air: float, since: float, flights: int
+    @pytest.mark.parametrize(("after", "flights"), [(-inf, 1), (-60.0, 1), (0.0, 1), (0.5, 2)], ids=str)
+    async def test_a_failure_in_the_air_is_final_unless_it_took_off_too_early(
+        self, airport: Airport, in_the_air: float, after: float, flights: int
     ) -> None:
-        """Who asked for nothing in particular shares the failure; who wants news gets a flight of their own."""
+        """Whom the flight would have served shares its failure; who wants later news gets a flight of their own."""
         airport.fail()
         async with asyncio.TaskGroup() as group:
-            asked = group.create_task(outcome(airport, since))
+            asked = group.create_task(outcome(airport, in_the_air + after))
             await settled()
             airport.upstream.gate.set()
         assert isinstance(asked.result(), Unreachable)
@@ -368,13 +368,14 @@ class TestHistory:
 
 class TestTheUnexpected:
     async def test_it_reaches_the_waiters_and_the_log(self, airport: Airport, caplog: pytest.LogCaptureFixture) -> None:
-        """A defect of ours is no failure of Stripe's: all see it as it is, and it is logged with its traceback."""
+        """A defect of ours is one more way to have no answer: logged with its traceback, and without its text told."""
         airport.upstream.error = ValueError("a defect")
         results = await asyncio.gather(*(airport.refresher.renew(ADA) for _ in range(3)), return_exceptions=True)
-        assert [repr(result) for result in results] == ["ValueError('a defect')"] * 3
-        assert airport.outcomes() == {"error": 1}
+        assert [str(result) for result in results] == ["a defect; the log has the traceback"] * 3
+        assert all(isinstance(result, Defect) for result in results)
+        assert airport.outcomes() == {"internal": 1}
         await settled()
-        assert [record.message for record in caplog.records] == ["task flight cus_ada failed"]
+        assert [record.message for record in caplog.records] == ["a flight failed in a way that nobody expected"]
         assert "ValueError: a defect" in caplog.text
 
     async def test_it_keeps_its_details_out_of_the_history(self, airport: Airport) -> None:
@@ -382,7 +383,7 @@ class TestTheUnexpected:
         await airport.fly_into(ValueError("a secret"))
         flight = airport.refresher.last_flight(ADA)
         assert flight is not None
-        assert (flight.outcome, flight.detail) == ("error", "an unexpected error; see the log")
+        assert (flight.outcome, flight.detail) == ("internal", "a defect; the log has the traceback")
 
     async def test_it_breaks_no_later_flight(self, airport: Airport) -> None:
         """The next caller gets an answer."""
@@ -413,7 +414,7 @@ class Tower:
         self.cache = Cache(1 << 20)
         self.tasks = Tasks(expected=(UpstreamError, ValueError))
         self.refresher = Refresher(
-            self.fetch, self.cache, clock=self.clock, tasks=self.tasks, spare=lambda: True, hold_off=0.0
+            self.fetch, self.cache, clock=self.clock, tasks=self.tasks, take_spare=lambda: True, hold_off=0.0
         )
         self.in_the_air: asyncio.Future[None] | None = None
         self.took_off = 0
@@ -500,6 +501,6 @@ def test_whatever_the_order_callers_get_what_they_asked_for(steps: list[tuple[st
     assert sum(tower.refresher.outcomes.values()) == tower.took_off
     assert all(caller.task.done() for caller in tower.callers)
     for caller in tower.callers:
-        with suppress(asyncio.CancelledError, Throttled, ValueError):
+        with suppress(asyncio.CancelledError, Throttled, Defect):
             assert caller.task.result().taken_at >= caller.since
         assert caller.task.cancelled() <= caller.left

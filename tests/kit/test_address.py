@@ -11,10 +11,12 @@ READ = {
     "localhost:1": Address("localhost", 1),
     "0.0.0.0:0": Address("0.0.0.0", 0),  # noqa: S104 -- read, not listened on
     "[::1]:65535": Address("::1", 65535),
-    "::1:7420": Address("::1", 7420),
     "unix:/run/sidecar.sock": Address("", 0, "/run/sidecar.sock"),
 }
 REFUSED = [
+    "::1:7420",
+    "[::1:7420",
+    "::1]:7420",
     "",
     "7420",
     ":7420",

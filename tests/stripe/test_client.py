@@ -195,11 +195,11 @@ class TestARead:
 
 class TestAnUnknownCustomer:
     async def test_is_a_fact_and_no_failure(self, stripe: FakeStripe, reader: Reader) -> None:
-        """An empty snapshot with Stripe's refusal, as of the flight's start; nothing is retried."""
+        """An empty snapshot with Stripe's refusal, as of the moment before it was asked; nothing is retried."""
         snapshot = await reader.fetch(Customer("cus_nope"))
-        assert isinstance(snapshot.unknown, UnknownCustomer)
+        assert snapshot.unknown is not None
         assert snapshot.unknown.message == "No such customer: 'cus_nope'"
-        assert (snapshot.ids, snapshot.taken_at) == ((), reader.flights[-1].took_off)
+        assert (snapshot.ids, snapshot.taken_at) == ((), reader.flights[-1].exchanges[0].asked_at)
         assert (stripe.count(), reader.outcomes, reader.counted) == (1, ["400"], {("list", "400"): 1})
         assert reader.client.health.state == "ok"
 

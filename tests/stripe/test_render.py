@@ -30,7 +30,7 @@ class Asking:
 
     async def list(self, **params: Any) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {KEY}"}
-        async with self.session.get(self.url + render.URL, params=params, headers=headers) as response:
+        async with self.session.get(self.url + render.LIST_PATH, params=params, headers=headers) as response:
             found: dict[str, Any] = await response.json()
         return found
 
