@@ -24,7 +24,7 @@ from sidecar.api.checks import Checks
 from sidecar.api.guards import head_limit, host_guard, read_token, token_guard
 from sidecar.api.listening import Site, bind, named
 from sidecar.api.ops import Ops, status_of
-from sidecar.api.problems import problems
+from sidecar.api.problems import expectation, problems
 from sidecar.api.stripe import Stripe
 from sidecar.core.cache import Cache
 from sidecar.core.checker import Checker, Policies
@@ -41,6 +41,7 @@ from sidecar.model import Policy
 from sidecar.settings import Settings
 from sidecar.stripe.client import Manners, StripeClient
 from sidecar.stripe.key import ApiKey
+from sidecar.stripe.transport import Transport
 
 T = TypeVar("T")
 
@@ -94,7 +95,7 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         )
         session = await stack.enter_async_context(upstream_session())
         manners = Manners(settings.stripe_api_base, settings.stripe_version, settings.max_pages)
-        client = StripeClient(session, key, manners, limiter=limiter, clock=clock)
+        client = StripeClient(Transport(session, limiter), key, manners, limiter=limiter, clock=clock)
 
         tasks = Tasks(expected=(UpstreamError,))
         stack.push_async_callback(tasks.close)
@@ -108,10 +109,9 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         metrics = registry(parts)
         ops = Ops(lifecycle, pulse, status_of(client.health, cache, refresher, limiter, clock), metrics)
 
-        checks_app = application([requests.middleware, problems, *guards(settings, token)])
-        checks_app.add_routes([*Checks(checker, refresher).routes(), *Stripe(checker, client).routes()])
-        ops_app = application([requests.middleware, problems, head_limit()])
-        ops_app.add_routes(ops.routes())
+        ways_in = [*Checks(checker, refresher).routes(), *Stripe(checker, client).routes()]
+        checks_app = application(ways_in, [requests.middleware, problems, *guards(settings, token)])
+        ops_app = application(ops.routes(), [requests.middleware, problems, head_limit()])
 
         yield Sidecar(
             lifecycle,
@@ -181,9 +181,13 @@ def guards(settings: Settings, token: str | None) -> list[Middleware]:
     return found if token is None else [*found, token_guard(token)]
 
 
-def application(middlewares: list[Middleware]) -> web.Application:
+def application(routes: list[web.RouteDef], middlewares: list[Middleware]) -> web.Application:
     """Return an application that takes small bodies."""
-    return web.Application(client_max_size=BODY, middlewares=middlewares)
+    found = web.Application(client_max_size=BODY, middlewares=middlewares)
+    for route in routes:
+        options = {**route.kwargs, "expect_handler": expectation}
+        found.add_routes([web.RouteDef(route.method, route.path, route.handler, options)])
+    return found
 
 
 @asynccontextmanager

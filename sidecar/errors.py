@@ -42,7 +42,7 @@ class BadSettings(SidecarError):
 
     def __init__(self, complaints: list[str]) -> None:
         # A key that was put in the wrong place is not repeated.
-        self.complaints = [KEY.sub(r"\1_…", complaint) for complaint in complaints]
+        self.complaints = [KEY.sub(r"\1_***", complaint) for complaint in complaints]
         super().__init__("\n".join(self.complaints))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Self
 
-from sidecar.errors import NoAnswer, UnknownCustomer
+from sidecar.errors import NoAnswer, UnknownCustomer, UpstreamError
 
 
 class Customer(NamedTuple):
@@ -188,7 +188,8 @@ class Exchange:
 class Flight:
     """The log of one refresh: written while it is under way, kept to explain answers afterwards.
 
-    ``prepaid`` says that the budget has already given the token for its first request.
+    ``prepaid`` says that the budget has already given the token for its first request; ``trouble`` is why the last
+    attempt came to nothing, while another one may follow.
     """
 
     took_off: float
@@ -198,3 +199,4 @@ class Flight:
     outcome: str | None = None
     detail: str | None = None
     prepaid: bool = False
+    trouble: tuple[type[UpstreamError], str] | None = None

@@ -137,16 +137,16 @@ class Settings(BaseModel):
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
     """Requests a second that may be sent to Stripe, which allows 25 per endpoint to all of an account's programs."""
 
-    burst: Annotated[int, Field(ge=1)] = 5
+    burst: Annotated[int, Field(ge=1, le=10**6)] = 5
     """Requests that may be sent at once when none were for a while."""
 
-    replicas: Annotated[int, Field(ge=1)] = 1
+    replicas: Annotated[int, Field(ge=1, le=10**6)] = 1
     """Sidecars that share the account; each takes its part of `rate` and `burst`."""
 
-    cache_bytes: Annotated[ByteSize, Field(ge=1 << 20)] = ByteSize(128 << 20)
+    cache_bytes: Annotated[ByteSize, Field(ge=1 << 20, le=1 << 50)] = ByteSize(128 << 20)
     """Memory for remembered customers, such as `128MiB`; the least recently asked go first."""
 
-    max_pages: Annotated[int, Field(ge=1)] = 100
+    max_pages: Annotated[int, Field(ge=1, le=10**6)] = 100
     """Pages of 100 entitlements that one customer's list may have."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -158,8 +158,8 @@ class Settings(BaseModel):
     @field_validator("stripe_api_base")
     @classmethod
     def _base_is_a_url(cls, value: str) -> str:
-        try:
-            url = URL_OF_AN_API.validate_python(value)
+        try:  # the library drops line ends inside a URL, and so would join what stands on both sides
+            url = URL_OF_AN_API.validate_python(value) if re.fullmatch("[!-~]+", value) else None
         except ValidationError:
             url = None
         if url is None or any((url.query, url.fragment, url.username, url.password)):

@@ -62,6 +62,8 @@ class Checks:
         waited = await asyncio.gather(*(self._checker.check(*questions[place], wishes) for place in later))
         for place, decision in zip(later, waited, strict=True):
             made[place] = decision
+        if later:  # the others have grown older meanwhile
+            made = [decision and self._checker.aged(decision) for decision in made]
         results = [answers.decision(decision) for decision in made if decision is not None]
         return answers.json({"results": results}, answers.no_store())
 

@@ -4,6 +4,7 @@ None of them asks Stripe. Losing Stripe makes none of them red: a sidecar that s
 service, least of all every replica at once.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -106,6 +107,7 @@ def status_of(
     return read
 
 
+ACCOUNT = re.compile(r"\bacct_\w+")
 OURS_TO_TELL = ("key_rejected", "permission_missing", "unreachable")
 """Failures whose detail cannot name a customer: it is about the key or the network. The log has the others'."""
 
@@ -118,7 +120,7 @@ def say_health(health: Health) -> dict[str, Any]:
         failure = {
             "at": answers.moment(last.at),
             "code": last.code,
-            "detail": last.detail if last.code in OURS_TO_TELL else None,
+            "detail": ACCOUNT.sub("acct_…", last.detail) if last.code in OURS_TO_TELL else None,
             "status": last.status,
             "request_id": last.request_id,
         }

@@ -30,6 +30,7 @@ TITLES = {
     "body_too_slow": "The body did not arrive in time",
     "broken": "Stripe's answer could not be used",
     "deadline": "Stripe did not answer in time",
+    "expectation_failed": "The expectation cannot be met",
     "head_too_large": "The request's head is too large",
     "host_not_allowed": "This Host is not served here",
     "internal": "The sidecar has a defect",
@@ -132,6 +133,15 @@ def from_error_for_stripe(error: SidecarError) -> web.Response:
     return web.Response(body=orjson.dumps(body), status=status, content_type="application/json", headers=headers)
 
 
+async def expectation(request: web.Request) -> web.StreamResponse | None:
+    """Answer an ``Expect`` field (RFC 9110 §10.1.1), which aiohttp asks about before any middleware."""
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        return problem(417, "expectation_failed", "Expect: only 100-continue can be expected")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # nothing of the answer itself has been sent
+    return None
+
+
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every error into an answer; what nobody expected is a defect, logged with its traceback."""
@@ -145,8 +155,6 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             body = render.error(f"Unrecognized request URL ({request.method}: {request.rel_url.raw_path}).")
             return web.Response(body=orjson.dumps(body), status=error.status, content_type="application/json")
         return from_http(error)
-    except ConnectionResetError:
-        raise  # the caller has gone; aiohttp knows
     except Exception:
         log.exception("a request failed in a way that nobody expected")
         return problem(500, "internal", "the sidecar has a defect; its log says more")

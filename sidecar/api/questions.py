@@ -138,7 +138,7 @@ async def read_body(request: web.Request) -> bytes:
             return await request.read()
     except TimeoutError:
         raise Refused("body_too_slow", f"the body did not arrive within {BODY_WITHIN:g} s", status=408) from None
-    except web.RequestPayloadError:
+    except (web.RequestPayloadError, ConnectionResetError):
         raise Malformed("body", "is not what its headers say") from None
 
 

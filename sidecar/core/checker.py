@@ -5,6 +5,7 @@ them give the same decision.
 """
 
 import asyncio
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from sidecar.core.cache import Cache
@@ -105,6 +106,16 @@ class Checker:
         self.durations.add(self._clock() - began)
         return decision
 
+    def aged(self, decision: Decision) -> Decision:
+        """Return ``decision`` with the age that it has by now: for answers that waited for others."""
+        found = decision.finding
+        if found is None:
+            return decision
+        age = self.age(found.snapshot)
+        return replace(
+            decision, finding=replace(found, age=age, stale=found.stale or age > self._bounds(found.snapshot)[0])
+        )
+
     async def refresh(self, customer: Customer) -> Finding:
         """Ask Stripe again, whatever is in memory: the answer is from a flight that took off after this call.
 
@@ -156,7 +167,8 @@ class Checker:
             async with asyncio.timeout(deadline):
                 snapshot = await self._refresher.renew(customer, since=self._clock() - oldest)
         except TimeoutError:
-            return self._last_resort(customer, wishes, TimedOut(f"Stripe did not answer within {deadline:g} s"))
+            late = self._refresher.trouble(customer) or TimedOut(f"Stripe did not answer within {deadline:g} s")
+            return self._last_resort(customer, wishes, late)
         except UpstreamError as error:
             return self._last_resort(customer, wishes, error)
         age = self.age(snapshot)

@@ -77,6 +77,11 @@ class Refresher:
         """Return the log of the customer's last flight, under way or landed, unless it was too long ago."""
         return self._history.get(customer)
 
+    def trouble(self, customer: Customer) -> UpstreamError | None:
+        """Return why the last attempt of the flight that is under way came to nothing, if it did."""
+        last = self._history.get(customer)
+        return None if last is None or last.trouble is None else last.trouble[0](last.trouble[1])
+
     def nudge(self, customer: Customer) -> None:
         """Refresh without waiting, unless a flight is under way, just failed, or the budget has nothing to spare."""
         if customer in self._flights:

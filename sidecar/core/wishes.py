@@ -104,7 +104,7 @@ def wishes(cache_control: str | None, default: str | None = None) -> Wishes:
     said = read_cache_control(cache_control or "")
     return Wishes(
         max_age=0.0 if "no-cache" in said else said.get("max-age"),
-        max_stale=said.get("max-stale"),
+        max_stale=None if "no-cache" in said else said.get("max-stale"),
         stale_if_error=said.get("stale-if-error"),
         only_if_cached="only-if-cached" in said,
         default=policy,

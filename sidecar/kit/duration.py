@@ -8,6 +8,8 @@ DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d)?", re.ASCII)
 
 def read_duration(value: object) -> object:
     """Return seconds for ``500ms``, ``30s``, ``5m``, ``24h``, ``1d`` or a plain number of seconds."""
+    if isinstance(value, bool):
+        raise ValueError("must be a duration, not true or false")  # noqa: TRY004 -- pydantic wants this kind
     if isinstance(value, str):
         match = DURATION.fullmatch(value.strip())
         if match is None:

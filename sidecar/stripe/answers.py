@@ -5,6 +5,7 @@ Whether to ask again is ``Stripe-Should-Retry``'s to say (docs.stripe.com/error-
 rejected or lacks a permission is not tried again.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,15 @@ from sidecar.errors import (
 )
 
 MISSING = "resource_missing"
+REQUEST_ID = re.compile(r"req_[A-Za-z0-9_]{1,64}")
+LONGEST_MESSAGE = 500
 CURSORS = ("starting_after", "ending_before")
+
+
+def request_id_in(headers: Mapping[str, str]) -> str | None:
+    """Return the id under which Stripe logs a request, if there is one that looks like one of Stripe's."""
+    found = headers.get("Request-Id", "")
+    return found if REQUEST_ID.fullmatch(found) else None
 
 
 def read_json(body: bytes, *, status: int, request_id: str | None) -> dict[str, Any]:
@@ -46,7 +55,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> SidecarErro
     Whether Stripe says "no such customer" with 400 or 404 is not documented for this call; the code and the parameter
     decide, whatever the status.
     """
-    request_id = headers.get("Request-Id")
+    request_id = request_id_in(headers)
     try:
         error = read_json(body, status=status, request_id=request_id).get("error")
     except Broken as broken:
@@ -57,7 +66,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> SidecarErro
     retry = {"true": True, "false": False}.get(headers.get("Stripe-Should-Retry", "").lower())
     if not isinstance(error, dict):
         return by_status(status, {}, detail, headers, retry=retry)
-    message = str(error.get("message") or f"Stripe answered {status}")
+    message = str(error.get("message") or f"Stripe answered {status}")[:LONGEST_MESSAGE]
     code, param = error.get("code"), error.get("param")
     if 400 <= status < 500 and code == MISSING and param in ("customer", "id"):
         return UnknownCustomer(status, message)
@@ -70,7 +79,7 @@ def by_status(
     status: int, error: Mapping[str, Any], detail: str, headers: Mapping[str, str], *, retry: bool | None
 ) -> SidecarError:
     """Return the error that ``status`` stands for, ``error`` being Stripe's own account of it."""
-    request_id = headers.get("Request-Id")
+    request_id = request_id_in(headers)
     if status == 429 or (status == 400 and error.get("code") == "rate_limit"):  # 400: an older form of the limiter
         reason, after = headers.get("Stripe-Rate-Limited-Reason"), headers.get("Retry-After", "")
         seconds = float(after) if after.isascii() and after.isdigit() and len(after) < 6 else None

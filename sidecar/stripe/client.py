@@ -1,18 +1,17 @@
-"""The way to Stripe.
+"""What is asked of Stripe: complete lists, and whatever a caller wants passed on.
 
-Per page: attempts (stamina) × budget (limiter) × one request. The network's errors become ours here and nowhere else;
-nothing above this module sees an aiohttp error.
+Per page: attempts (stamina) × budget (limiter) × one request (transport).
 """
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import aiohttp
 import stamina
 from yarl import URL
 
@@ -21,20 +20,22 @@ from sidecar.errors import (
     CursorVanished,
     KeyRejected,
     OverBudget,
+    PermissionMissing,
+    SidecarError,
     Throttled,
     UnknownCustomer,
-    Unreachable,
     UpstreamError,
 )
 from sidecar.kit.clock import Clock
 from sidecar.kit.limiter import Limiter
 from sidecar.kit.tally import Tally
 from sidecar.model import Customer, Exchange, Flight, Snapshot, Unknown
-from sidecar.stripe.answers import read_json, refusal
+from sidecar.stripe.answers import read_json, refusal, request_id_in
 from sidecar.stripe.health import Health
 from sidecar.stripe.key import ApiKey
 from sidecar.stripe.pages import Page, Reading, read_page
 from sidecar.stripe.render import LIST_PATH
+from sidecar.stripe.transport import Answer, Transport
 
 T = TypeVar("T")
 
@@ -43,14 +44,11 @@ log = logging.getLogger(__name__)
 STATUSES = ("200", "400", "401", "403", "404", "409", "424", "429", "500", "502", "503", "504")
 OUTCOMES = (*STATUSES, "other", "broken", "unreachable")
 OPERATIONS = ("list", "relay")
+PASSED_ON = ("Content-Type", "Stripe-Version", "Stripe-Should-Retry", "Stripe-Rate-Limited-Reason")
+PRINTABLE = re.compile("[ -~]+")
 QUEUE = 10.0
 """Seconds that a request may wait for the budget: at 20 requests/s two hundred customers, which is a cold start's
 crowd; those beyond are told at once."""
-
-BODY = 16 << 20
-"""Bytes that an answer may have: a page of 100 entitlements with lookup keys of 5,000 characters is 1.5 MB."""
-
-TIMEOUT = aiohttp.ClientTimeout(total=10.0, sock_connect=2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,51 +75,12 @@ class Manners:
         return after if after <= self.timeout else False
 
 
-@dataclass(frozen=True, slots=True)
-class Relayed:
-    """An answer of Stripe's, passed on as it is."""
-
-    status: int
-    body: bytes
-    headers: Mapping[str, str]
-    asked_at: float
-
-
-def unless_key_rejected(answer: Relayed) -> Relayed:
-    """Return ``answer``, whatever it is, unless it says that our own key is not accepted."""
-    if answer.status == 401:
-        raise refusal(answer.status, answer.headers, answer.body)
-    return answer
-
-
-class Repeats:
-    """A client middleware: aiohttp sends a GET once more by itself when a pooled connection turns out to be closed.
-
-    That is a request like any other, so the budget is asked and it is counted.
-    """
-
-    def __init__(self, limiter: Limiter, repeated: Callable[[], None]) -> None:
-        self._limiter = limiter
-        self._repeated = repeated
-        self._sent = False
-
-    async def __call__(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        """Send ``request``, by way of the budget unless it is the first time."""
-        if self._sent:
-            await self._limiter.take(within=1.0)
-            self._repeated()
-        self._sent = True
-        return await handler(request)
-
-
 class StripeClient:
     """Read from Stripe's API within the budget."""
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        transport: Transport,
         key: ApiKey,
         manners: Manners,
         *,
@@ -133,7 +92,7 @@ class StripeClient:
         self.health = Health(clock)
         self.livemode = key.livemode
         self.version = manners.version
-        self._session = session
+        self._transport = transport
         self._key = key
         self._manners = manners
         self._limiter = limiter
@@ -185,27 +144,48 @@ class StripeClient:
                 return await self._ask("list", url, account, self._read_page, flight=flight)
         raise AssertionError  # pragma: no cover -- the last attempt raises
 
-    def _read_page(self, answer: Relayed) -> Page:
-        request_id = answer.headers.get("Request-Id")
+    def _read_page(self, answer: Answer) -> Page:
+        request_id = request_id_in(answer.headers)
         if answer.status != 200:
             raise refusal(answer.status, answer.headers, answer.body)
         page = read_json(answer.body, status=200, request_id=request_id)
         return read_page(page, livemode=self.livemode, asked_at=answer.asked_at)
 
-    async def relay(self, path: str, query: str, account: str | None, *, within: float = QUEUE) -> Relayed:
+    async def relay(self, path: str, query: str, account: str | None, *, within: float = QUEUE) -> Answer:
         """Pass a GET on to Stripe, once, waiting for the budget at most ``within`` seconds; return what it answers.
 
         :raises UpstreamError: when there is no answer to pass on.
         """
         url = URL(self._manners.base + path + (f"?{query}" if query else ""), encoded=True)
-        return await self._ask("relay", url, account, unless_key_rejected, within=within)
+        ask = partial(self._ask, "relay", url, account, self._pass_on, within=within)
+        try:
+            return await ask()
+        except KeyRejected as rejected:
+            if not rejected.retry:  # it was not rotated either
+                raise
+        return await ask()
+
+    def _pass_on(self, answer: Answer) -> Answer:
+        """Return ``answer`` without secrets, unless it is none or says that our own key is not accepted."""
+        if answer.status == HTTPStatus.UNAUTHORIZED:
+            raise refusal(answer.status, answer.headers, answer.body)
+        if not 200 <= answer.status <= 599:
+            raise Broken(f"Stripe answered {answer.status}, which is no status of an answer")
+        headers = {
+            name: answer.headers[name] for name in PASSED_ON if PRINTABLE.fullmatch(answer.headers.get(name, ""))
+        }
+        found = request_id_in(answer.headers)
+        if found is not None:
+            headers["Request-Id"] = found
+        clean = {name: self._key.scrub(value) for name, value in headers.items()}
+        return replace(answer, headers=clean, body=self._key.scrub_bytes(answer.body))
 
     async def _ask(
         self,
         operation: str,
         url: URL,
         account: str | None,
-        read: Callable[[Relayed], T],
+        read: Callable[[Answer], T],
         *,
         flight: Flight | None = None,
         within: float = QUEUE,
@@ -215,76 +195,62 @@ class StripeClient:
         else:
             await self._limiter.take(within=within)
         used, asked_at, answer = self._key.reveal(), self._clock(), None
+        headers = {"Authorization": f"Bearer {used}", "Stripe-Version": self.version}
+        if account is not None:
+            headers["Stripe-Account"] = account
         try:
-            answer = await self._get(url, account, asked_at, Repeats(self._limiter, partial(self._dropped, operation)))
+            answer = await self._transport.get(url, headers, asked_at, repeated=partial(self._repeated, operation))
             result = read(answer)
-        except OverBudget:  # the repeat of a request on a connection that was dropped; see Repeats
-            self._count(operation, flight, asked_at, answer, Unreachable.code)
-            raise
-        except UpstreamError as error:
+        except SidecarError as error:
             self._count(operation, flight, asked_at, answer, error.code)
-            await self._explain(error, answer, used)
-            raise
-        except UnknownCustomer as unknown:
-            self._count(operation, flight, asked_at, answer, "unknown_customer")
-            unknown.message = self._key.scrub(unknown.message)
-            unknown.args = (unknown.message,)
-            self.health.succeeded()
+            await self._failed(error, answer, flight, account, used)
             raise
         self._count(operation, flight, asked_at, answer, "200")
+        if flight is not None:
+            flight.trouble = None
         if answer.status == HTTPStatus.OK:  # an error that is passed on says nothing about our own reads
             self.health.succeeded()
         return result
 
-    async def _explain(self, error: UpstreamError, answer: Relayed | None, used: str) -> None:
+    async def _failed(
+        self, error: SidecarError, answer: Answer | None, flight: Flight | None, account: str | None, used: str
+    ) -> None:
         """Add to ``error`` what only is known here, without secrets, and note it; ``used`` is the key that was sent."""
+        if isinstance(error, UnknownCustomer):
+            error.message = self._key.scrub(error.message)
+            error.args = (error.message,)
+            self.health.succeeded()
+        if not isinstance(error, UpstreamError):
+            return
         error.detail = self._key.scrub(error.detail)
         error.args = (error.detail,)
         if answer is not None:
-            error.status = answer.status
-            error.request_id = answer.headers.get("Request-Id")
+            error.status, error.request_id = answer.status, request_id_in(answer.headers)
         if isinstance(error, KeyRejected):  # rotated meanwhile, by another flight or in the file?
             if used == self._key.reveal():
                 await asyncio.to_thread(self._key.reload)
             error.retry = used != self._key.reveal()
-        if not isinstance(error, CursorVanished):
+        if flight is not None:
+            flight.trouble = (type(error), error.detail)
+        if not says_nothing_of_stripe(error, account):
             self.health.failed(error)
 
     def _count(
-        self, operation: str, flight: Flight | None, asked_at: float, answer: Relayed | None, outcome: str
+        self, operation: str, flight: Flight | None, asked_at: float, answer: Answer | None, outcome: str
     ) -> None:
         if answer is not None:
             status = str(answer.status)
             label = status if status in STATUSES else "other"
         else:
-            label = outcome if outcome in OUTCOMES else "other"
+            label = outcome if outcome in OUTCOMES else "unreachable"  # a repeat that the budget had no room for
         self.requests[operation, label] += 1
         self.durations.add(self._clock() - asked_at)
         if flight is not None:
-            request_id = None if answer is None else answer.headers.get("Request-Id")
+            request_id = None if answer is None else request_id_in(answer.headers)
             flight.exchanges.append(Exchange(asked_at, label if answer is None else str(answer.status), request_id))
 
-    def _dropped(self, operation: str) -> None:
+    def _repeated(self, operation: str) -> None:
         self.requests[operation, "unreachable"] += 1
-
-    async def _get(self, url: URL, account: str | None, asked_at: float, repeats: Repeats) -> Relayed:
-        headers = {"Authorization": f"Bearer {self._key.reveal()}", "Stripe-Version": self._manners.version}
-        if account is not None:
-            headers["Stripe-Account"] = account
-        try:
-            # Redirects are not followed: they would carry the key to another place.
-            async with self._session.get(
-                url, headers=headers, allow_redirects=False, timeout=TIMEOUT, middlewares=[repeats]
-            ) as response:
-                return Relayed(response.status, await read_body(response), response.headers, asked_at)
-        except TimeoutError:
-            raise Unreachable(f"no answer from {url.origin()} in time") from None
-        except aiohttp.ClientResponseError as error:  # its own text has the URL, and so the customer
-            raise Broken(f"the answer from {url.origin()} is not HTTP: {error.message}") from None
-        except aiohttp.ClientPayloadError as error:
-            raise Broken(f"the answer from {url.origin()} was cut off: {error}") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"{url.origin()} cannot be reached: {str(error) or type(error).__name__}") from None
 
     def _mind_the_mode(self, unknown: UnknownCustomer) -> None:
         """Say loudly, once a minute, that a customer of the other mode was asked about: one of both is misconfigured."""
@@ -295,16 +261,7 @@ class StripeClient:
             log.warning("the API key is of another mode than a customer it is asked about: %s", unknown.message)
 
 
-async def read_body(response: aiohttp.ClientResponse) -> bytes:
-    """Return the body of ``response``, unless it is far longer than any answer of Stripe's.
-
-    :raises Broken: when it is.
-    """
-    chunks: list[Any] = []
-    size = 0
-    async for chunk in response.content.iter_chunked(1 << 16):
-        size += len(chunk)
-        if size > BODY:
-            raise Broken(f"an answer of more than {BODY} bytes", status=response.status, retry=False)
-        chunks.append(chunk)
-    return b"".join(chunks)
+def says_nothing_of_stripe(error: UpstreamError, account: str | None) -> bool:
+    """Tell whether ``error`` is about what was asked, or is our own, and so says nothing of Stripe or of our key."""
+    about_the_account = account is not None and isinstance(error, KeyRejected | PermissionMissing)
+    return about_the_account or isinstance(error, CursorVanished | OverBudget)

@@ -42,7 +42,7 @@ class ApiKey:
     @property
     def masked(self) -> str:
         """What may be shown of the key: its kind and mode."""
-        return "_".join(self._value.split("_")[:-1][:2]) + "_…"
+        return "_".join(self._value.split("_")[:-1][:2]) + "_***"
 
     def reveal(self) -> str:
         """Return the key itself, for the one header that needs it."""
@@ -51,6 +51,12 @@ class ApiKey:
     def scrub(self, text: str) -> str:
         """Return ``text`` with the key, should it be in there, made unreadable."""
         return text.replace(self._value, self.masked).replace(self._former, self.masked)
+
+    def scrub_bytes(self, body: bytes) -> bytes:
+        """Return ``body`` with the key, should it be in there, made unreadable."""
+        return body.replace(self._value.encode(), self.masked.encode()).replace(
+            self._former.encode(), self.masked.encode()
+        )
 
     def reload(self) -> bool:
         """Read the file again; tell whether it holds another key now. Blocks for a moment."""

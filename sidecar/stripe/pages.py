@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 
 from sidecar.errors import Broken
 from sidecar.model import Customer, Entitlement, Feature, Plan, Snapshot
+from sidecar.stripe.render import LIST_PATH, OBJECT
 
 PAGE_SIZE = 100
 """The largest ``limit`` that Stripe takes."""
@@ -28,9 +29,11 @@ def read_page(page: dict[str, Any], *, livemode: bool, asked_at: float) -> Page:
 
     :raises Broken: when it is not such a page, or holds objects of the other mode than the key's.
     """
-    data, has_more = page.get("data"), page.get("has_more")
+    data, has_more, url = page.get("data"), page.get("has_more"), page.get("url")
     if not isinstance(data, list) or not isinstance(has_more, bool):
         raise Broken("a page without data or has_more")
+    if page.get("object") != "list" or not isinstance(url, str) or url.partition("?")[0] != LIST_PATH:
+        raise Broken("a list of something else")
     return Page(tuple(read_entitlement(item, livemode=livemode) for item in data), has_more, asked_at)
 
 
@@ -39,8 +42,8 @@ def read_entitlement(item: Any, *, livemode: bool) -> Entitlement:
 
     :raises Broken: when it is none, or of the other mode.
     """
-    if not isinstance(item, dict):
-        raise Broken("an entitlement that is not an object")
+    if not isinstance(item, dict) or item.get("object") != OBJECT:
+        raise Broken("something in the list that is not an entitlement")
     feature = item.get("feature")
     if isinstance(feature, dict):
         feature = feature.get("id")

@@ -8,12 +8,14 @@ from sidecar.model import Entitlement
 LIST_PATH = "/v1/entitlements/active_entitlements"
 """Must be exactly Stripe's: the official Python SDK asks for the next page at the ``url`` of the answer."""
 
+OBJECT = "entitlements.active_entitlement"
+
 
 def entitlement(item: Entitlement, *, livemode: bool) -> dict[str, Any]:
     """Return one active entitlement as Stripe says it."""
     return {
         "id": item.id,
-        "object": "entitlements.active_entitlement",
+        "object": OBJECT,
         "feature": item.feature.id,
         "livemode": livemode,
         "lookup_key": item.feature.lookup_key,

@@ -226,7 +226,7 @@ async def test_a_refresh_that_fails_says_why(upstream: str, stripe: FakeStripe) 
         await sidecar.check("cus_1", "a")
         stripe.break_with(Fault.ERROR)
         status, body = await sidecar.ask("POST", "/v1/customers/cus_1/refresh")
-        assert (status, body["code"], body.get("cause")) == (503, "deadline", None)
+        assert (status, body["code"], body.get("cause")) == (503, "broken", None)
         assert body["age"] > 0
         assert (await sidecar.check("cus_1", "a"))["entitled"] is True
 
@@ -268,7 +268,7 @@ async def test_policies_by_glob(upstream: str, stripe: FakeStripe) -> None:
         assert (await sidecar.check("cus_1", "seats-1"))["entitled"] is True
         assert (await sidecar.check("cus_1", "other"))["entitled"] is False
         status, body = await sidecar.get("/v1/customers/cus_1/entitlements/secret-1")
-        assert (status, body["code"]) == (503, "deadline")
+        assert (status, body["code"]) == (503, "broken")
         assert (await sidecar.check("cus_1", "secret-1", "?default=allow"))["entitled"] is True
         metrics = await sidecar.metrics()
         assert 'entitlement_sidecar_policy_answers_total{policy="allow"} 2.0' in metrics

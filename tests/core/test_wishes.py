@@ -44,7 +44,7 @@ READ = {
     ",,max-age=5,,max-stale=6,": Wishes(max_age=5, max_stale=6),
     " , max-age=5, , max-stale=6, ": Wishes(max_age=5, max_stale=6),
     "max-age=999999999999": Wishes(max_age=2.0**31),
-    "max-age=" + "9" * 400: Wishes(max_age=1e20),
+    "max-age=" + "9" * 400: Wishes(max_age=2.0**31),
 }
 
 REFUSED = {

@@ -29,8 +29,9 @@ from sidecar.errors import (
 from sidecar.kit.clock import Clock, steady_clock
 from sidecar.kit.limiter import Limiter
 from sidecar.model import Customer, Flight, Snapshot
-from sidecar.stripe.client import BODY, Manners, StripeClient
+from sidecar.stripe.client import Manners, StripeClient
 from sidecar.stripe.key import ApiKey
+from sidecar.stripe.transport import BODY, Transport
 from tests.fakes import KEY, FakeClock
 
 ADA = Customer("cus_ada")
@@ -65,7 +66,7 @@ class Reader:
         self.clock = clock or steady_clock()
         self.limiter = limiter or Limiter(rate=100_000, burst=100_000, clock=self.clock)
         self.client = StripeClient(
-            session,
+            Transport(session, self.limiter),
             key or ApiKey(KEY),
             Manners(base, VERSION, **{"initial": 0, "jitter": 0, "longest": 0} | manners),
             limiter=self.limiter,
@@ -739,7 +740,7 @@ class TestTheKey:
         async with answering(echo) as base:
             reader = Reader(base, session)
             error = await reader.failure()
-            assert str(error) == error.detail == "not Bearer sk_test_…"
+            assert str(error) == error.detail == "not Bearer sk_test_***"
             shown(error, reader.client.health.last_failure, reader.client, reader.flights[-1])
 
     async def test_is_never_shown_even_if_an_unknown_customers_message_repeats_it(
@@ -774,7 +775,7 @@ class TestTheKey:
             reader = Reader(base, session)
             error = await reader.failure()
         assert type(error) is Broken
-        assert "Bearer sk_test_…" in str(error)
+        assert "Bearer sk_test_***" in str(error)
         shown(error, reader.client.health.last_failure)
 
     async def test_of_before_the_rotation_is_not_shown_either(

@@ -31,9 +31,9 @@ class TestShowing:
     @pytest.mark.parametrize(
         ("key", "masked"),
         [
-            ("sk_test_51Secret", "sk_test_…"),
-            ("rk_live_51Secret", "rk_live_…"),
-            ("sk_test_51_with_underscores", "sk_test_…"),
+            ("sk_test_51Secret", "sk_test_***"),
+            ("rk_live_51Secret", "rk_live_***"),
+            ("sk_test_51_with_underscores", "sk_test_***"),
             ("sk_51Secret", "sk_…"),
             ("Secret", "_…"),
         ],
@@ -147,4 +147,4 @@ class TestReading:
         key = ApiKey.from_file(file)
         file.write_text(NEW)
         key.reload()
-        assert key.scrub(f"not {OLD}, not {NEW}") == "not rk_test_…, not rk_test_…"
+        assert key.scrub(f"not {OLD}, not {NEW}") == "not rk_test_***, not rk_test_***"
