@@ -1,6 +1,7 @@
 """The parts, put together."""
 
 import asyncio
+import socket
 from pathlib import Path
 
 import aiohttp
@@ -110,3 +111,33 @@ async def test_replicas_share_the_budget(upstream: str) -> None:
         }
     assert rates["entitlement_sidecar_budget_rate_requests_per_second"] == 5
     assert rates["entitlement_sidecar_budget_left_requests"] == 1
+
+
+async def test_what_cannot_be_had_is_said_at_once(tmp_path: Path) -> None:
+    """A key file, a token file and an address that are all wrong are three complaints, and nothing stays open."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        wrong = settings_for(
+            "http://127.0.0.1:9",
+            stripe_api_key_file=tmp_path / "none",
+            local_token_file=tmp_path / "none",
+            listen=f"127.0.0.1:0,{address}",
+        )
+        with pytest.raises(BadSettings) as caught:
+            async with app.assembled(wrong):
+                pass
+    assert [complaint.split(":")[0] for complaint in caught.value.complaints] == [
+        "SIDECAR_STRIPE_API_KEY_FILE",
+        "SIDECAR_LOCAL_TOKEN_FILE",
+        "127.0.0.1",
+    ]
+
+
+async def test_two_processes_cannot_share_an_address() -> None:
+    """The second is told at its start, although the first does not serve yet."""
+    async with app.assembled(settings_for("http://127.0.0.1:9")) as first:
+        with pytest.raises(BadSettings, match="in use"):
+            async with app.assembled(settings_for("http://127.0.0.1:9", listen=first.checks.addresses[0])):
+                pass

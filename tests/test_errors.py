@@ -10,6 +10,7 @@ from sidecar.errors import (
     BadSettings,
     Broken,
     CursorVanished,
+    Defect,
     KeyRejected,
     Malformed,
     NoAnswer,
@@ -35,6 +36,7 @@ CODES = {
     Broken: ("broken", True),
     Unreachable: ("unreachable", True),
     OverBudget: ("over_budget", False),
+    Defect: ("internal", False),
     TimedOut: ("deadline", False),
 }
 

@@ -42,7 +42,7 @@ class ApiKey:
     @property
     def masked(self) -> str:
         """What may be shown of the key: its kind and mode."""
-        return "_".join(self._value.split("_")[:-1][:2]) + "_***"
+        return "_".join([*self._value.split("_")[:-1][:2], "***"])
 
     def reveal(self) -> str:
         """Return the key itself, for the one header that needs it."""

@@ -175,6 +175,23 @@ async def test_a_batch_with_one_failing_customer_answers_the_others(sidecar: Run
     assert (body["results"][1]["entitled"], body["results"][1]["code"]) == (None, "not_cached")
 
 
+async def test_a_batch_that_waited_tells_the_age_of_now(upstream: str, stripe: FakeStripe) -> None:
+    """What was in memory all along has grown older by the time that another question waited for Stripe."""
+    stripe.grant("cus_1", "a")
+    async with running(upstream, deadline=0.3) as sidecar:
+        await sidecar.check("cus_1", "a")
+        stripe.break_with(Fault.HANG)
+        checks = [{"customer": "cus_1", "lookup_key": "a"}, {"customer": "cus_2", "lookup_key": "a"}]
+        _, body = await sidecar.ask("POST", "/v1/checks", json={"checks": checks})
+        waited, unknown = body["results"]
+        assert waited["age"] >= 0.3
+        assert unknown["source"] == "policy"
+        sidecar.clock.advance(299.9)
+        _, body = await sidecar.ask("POST", "/v1/checks", json={"checks": checks})
+        assert body["results"][0]["stale"] is True, "fresh when it was asked, but no longer when it was answered"
+        stripe.break_with(None)
+
+
 async def test_accounts_are_apart(sidecar: Running, stripe: FakeStripe) -> None:
     """One customer id in two accounts is two customers, on every surface."""
     stripe.grant("cus_1", "a")
@@ -345,6 +362,29 @@ async def test_bad_input_gets_its_own_error(
         assert body["title"]
         assert body["detail"]
     assert not stripe.requests
+
+
+async def test_bodies_come_as_they_are(sidecar: Running, stripe: FakeStripe) -> None:
+    """An encoded body is refused, so that a small one cannot become a large one."""
+    for encoding in ("gzip", "deflate", "br", "identity, gzip"):
+        status, body = await sidecar.ask(
+            "POST", "/v1/checks", data=b"\x1f\x8b garbage", headers={"Content-Encoding": encoding}
+        )
+        assert (status, body["code"]) == (415, "unsupported_encoding")
+    assert not stripe.requests
+
+
+async def test_one_pending_refresh_is_enough(sidecar: Running, stripe: FakeStripe) -> None:
+    """Many calls with wait=0 for one customer are one task and at most two reads."""
+    stripe.add_customer("cus_1")
+    stripe.break_with(Fault.HANG)
+    for _ in range(50):
+        assert (await sidecar.ask("POST", "/v1/customers/cus_1/refresh?wait=0"))[0] == 202
+    assert len([task for task in asyncio.all_tasks() if task.get_name().startswith("renew")]) == 1
+    stripe.break_with(None)
+    while sidecar.sidecar.refresher.in_the_air():
+        await asyncio.sleep(0.01)
+    assert stripe.count() <= 2
 
 
 @pytest.mark.parametrize(

@@ -21,14 +21,14 @@ async def test_local_names_are_served(sidecar: Running, stripe: FakeStripe, host
     assert status == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:7420", "127.0.0.1.nip.io", "", "a b", "\x80"])
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:7420", "127.0.0.1.nip.io", "a b"])
 async def test_other_names_are_not(sidecar: Running, stripe: FakeStripe, host: str) -> None:
     """A page whose name was rebound to this address gets 421 (RFC 9110 §15.5.20), whatever X-Forwarded-Host says."""
     headers = {"Host": host, "X-Forwarded-Host": "localhost"}
     status, body = await sidecar.ask("GET", CHECK, headers=headers)
-    assert (status, body["code"]) in {(421, "host_not_allowed"), (400, "malformed_request")}
+    assert (status, body["code"]) == (421, "host_not_allowed")
     status, body = await sidecar.ask("GET", "/v1/entitlements/active_entitlements?customer=cus_1", headers=headers)
-    assert status in (400, 421)
+    assert (status, body["error"]["code"]) == (421, "host_not_allowed")
     assert not stripe.requests
 
 

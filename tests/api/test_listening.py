@@ -33,9 +33,10 @@ async def raw(sidecar: Running, sent: bytes) -> bytes:
         (b"GET / HTTP/1.1\r\n\r\n", 400, b"malformed_request"),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nA\x00B: c\r\n\r\n", 400, b"malformed_request"),
         (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431, b"head_too_large"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 70 + b"\r\n", 431, b"head_too_large"),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: " + b"x" * 20_000 + b"\r\n\r\n", 431, b"head_too_large"),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 async def test_what_is_not_http_is_refused(
     sidecar: Running, stripe: FakeStripe, caplog: pytest.LogCaptureFixture, sent: bytes, status: int, code: bytes
@@ -49,6 +50,38 @@ async def test_what_is_not_http_is_refused(
     assert b"xxxx" not in body
     assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
     assert not stripe.requests
+
+
+async def test_a_caller_that_hangs_up_in_its_body_is_no_news(
+    sidecar: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half a body and a closed connection are nobody's defect: no traceback in the log."""
+    host, port = sidecar.sidecar.checks.addresses[0].split(":")
+    for _ in range(5):
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST /v1/checks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+        writer.transport.abort()
+    await asyncio.sleep(0.05)
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
+
+
+@pytest.mark.parametrize(("expected", "status"), [(b"100-continue", 200), (b"100-Continue", 200), (b"banana", 417)])
+async def test_expectations(sidecar: Running, expected: bytes, status: int) -> None:
+    """Who asks may go on; what cannot be met is a problem document that does not repeat it."""
+    body = b'{"checks":[]}'
+    head = (
+        b"POST /v1/checks HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\nExpect: %s\r\n\r\n"
+    )
+    received = await raw(sidecar, head % (len(body), expected) + body)
+    if status == 200:
+        assert received.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
+        assert received.endswith(b'{"results":[]}')
+    else:
+        assert received.startswith(b"HTTP/1.1 417")
+        assert b"application/problem+json" in received
+        assert expected not in received
 
 
 async def test_a_request_without_host_in_http_1_0(sidecar: Running, stripe: FakeStripe) -> None:

@@ -61,6 +61,24 @@ async def test_status_says_why_and_since_when(upstream: str, stripe: FakeStripe)
         assert "cus_secret" not in str(broken)
 
 
+async def test_an_account_is_no_business_of_the_status(stripe: FakeStripe, upstream: str) -> None:
+    """What Stripe says of an account that a caller named neither shows nor counts as a failure of our key."""
+    stripe.grant("cus_1", "a")
+    async with running(upstream) as sidecar:
+        await sidecar.check("cus_1", "a")
+        answer = await sidecar.check("cus_1", "a", Stripe_Account="acct_secret")
+        assert answer["code"] == "permission_missing"
+        _, body = await sidecar.get("/status")
+        assert body["stripe"]["state"] == "ok"
+        assert "acct_secret" not in str(body)
+    stripe.key, stripe.permissions = "rk_test_narrow", frozenset()
+    async with running(upstream, stripe_api_key="rk_test_narrow") as sidecar:
+        await sidecar.check("cus_1", "a")
+        _, body = await sidecar.get("/status")
+        assert body["stripe"]["state"] == "permission_missing"
+        assert "rak_entitlement_read" in body["stripe"]["last_failure"]["detail"]
+
+
 async def test_a_refused_request_is_not_quoted(sidecar: Running) -> None:
     """Stripe's words about a request may name a customer, so the status leaves them out."""
     from sidecar.errors import RequestRejected  # noqa: PLC0415 -- for this test only

@@ -145,11 +145,11 @@ async def test_a_stale_customer_costs_one_flight_not_one_per_question(upstream: 
 
 
 async def test_stale_customers_do_not_use_up_the_budget(upstream: str, stripe: FakeStripe) -> None:
-    """A thousand stale answers start as many refreshes as the budget has left over; who waits is not kept waiting."""
-    for place in range(300):
+    """A hundred stale answers start as many refreshes as the budget has left over; who waits is not kept waiting."""
+    for place in range(100):
         stripe.grant(f"cus_{place}", "a")
-    async with running(upstream, rate=1000, burst=300) as sidecar:
-        checks = [{"customer": f"cus_{place}", "lookup_key": "a"} for place in range(300)]
+    async with running(upstream, rate=1000, burst=300, deadline=15) as sidecar:
+        checks = [{"customer": f"cus_{place}", "lookup_key": "a"} for place in range(100)]
         await sidecar.ask("POST", "/v1/checks", json={"checks": checks})
         sidecar.clock.advance(1000)
         limiter = sidecar.sidecar.client._limiter
@@ -159,8 +159,8 @@ async def test_stale_customers_do_not_use_up_the_budget(upstream: str, stripe: F
         assert all(answer["stale"] for answer in body["results"])
         stripe.grant("cus_new", "a")
         assert (await sidecar.check("cus_new", "a"))["source"] == "upstream"
-        assert stripe.count() - asked <= 20
-        assert sidecar.sidecar.refresher.deferred >= 280
+        assert sidecar.sidecar.refresher.deferred >= 90
+        assert stripe.count() - asked <= 10
 
 
 async def test_a_stripe_that_comes_back_is_not_overrun(upstream: str, stripe: FakeStripe) -> None:

@@ -50,7 +50,9 @@ async def test_a_stripe_that_echoes_the_key(caplog: pytest.LogCaptureFixture) ->
 
     async def echo(request: web.Request) -> web.Response:
         said = f"you sent {request.headers['Authorization']}"
-        return web.json_response({"error": {"type": "invalid_request_error", "message": said}}, status=401)
+        headers = {"Request-Id": KEY, "Stripe-Version": KEY}
+        error = {"error": {"type": "invalid_request_error", "message": said}}
+        return web.json_response(error, status=403, headers=headers)
 
     app = web.Application()
     app.router.add_get("/{any:.*}", echo)
@@ -65,8 +67,13 @@ async def test_a_stripe_that_echoes_the_key(caplog: pytest.LogCaptureFixture) ->
             str(await sidecar.get("/v1/entitlements/active_entitlements?customer=cus_1")),
             str(await sidecar.get("/v1/entitlements/active_entitlements?customer=cus_1&expand[]=data.feature")),
             str(await sidecar.get("/status")),
+        ]
+        async with sidecar.session.get(f"{sidecar.url}/v1/entitlements/active_entitlements/ent_1") as response:
+            found += [await response.text(), str(response.headers)]
+        found += [
             caplog.text,
+            *(str(vars(record)) for record in caplog.records),
         ]
     await runner.cleanup()
-    assert "you sent Bearer sk_test_***" in found[0]
+    assert any("you sent Bearer sk_test_***" in text for text in found)
     assert all(KEY not in text for text in found)

@@ -34,8 +34,8 @@ class TestShowing:
             ("sk_test_51Secret", "sk_test_***"),
             ("rk_live_51Secret", "rk_live_***"),
             ("sk_test_51_with_underscores", "sk_test_***"),
-            ("sk_51Secret", "sk_…"),
-            ("Secret", "_…"),
+            ("sk_51Secret", "sk_***"),
+            ("Secret", "***"),
         ],
     )
     def test_a_key_shows_its_kind_and_mode_only(self, key: str, masked: str) -> None:

@@ -191,7 +191,7 @@ class TestWhatIsNoPage:
     @pytest.mark.parametrize("item", [None, "ent_test_0001", 1, [], [entitlement(1)]])
     def test_has_entitlements_that_are_no_objects(self, item: object) -> None:
         """An element that is no object spoils the page."""
-        with pytest.raises(Broken, match="not an object"):
+        with pytest.raises(Broken, match="not an entitlement"):
             read_entitlement(item, livemode=False)
 
     @pytest.mark.parametrize("field", ["id", "feature", "lookup_key"])
@@ -293,3 +293,29 @@ class TestASpoiltRead:
         except Broken:
             return
         assert found == Page((), has_more=page["has_more"], asked_at=ASKED_AT)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"object": "search_result"},
+        {"object": None},
+        {"url": "/v1/customers"},
+        {"url": None},
+        {"url": 1},
+        {"url": "/v1/entitlements/features"},
+    ],
+    ids=str,
+)
+def test_an_empty_list_of_something_else_is_no_no(changes: dict[str, Any]) -> None:
+    """Only Stripe's list of active entitlements can say that a customer has none."""
+    page = {"object": "list", "data": [], "has_more": False, "url": "/v1/entitlements/active_entitlements"}
+    assert read_page(page | {"url": f"{page['url']}?customer=cus_ada"}, livemode=False, asked_at=1.0).entitlements == ()
+    with pytest.raises(Broken, match="something else"):
+        read_page(page | changes, livemode=False, asked_at=1.0)
+
+
+def test_an_object_of_another_kind_is_no_entitlement() -> None:
+    """A feature has an id, a lookup_key and a mode too, and entitles to nothing."""
+    with pytest.raises(Broken, match="not an entitlement"):
+        read_entitlement(entitlement(1) | {"object": "entitlements.feature"}, livemode=False)
