@@ -56,14 +56,17 @@ async def test_two_tours_on_one_host_come_to_their_end() -> None:
     console, printed = paper()
     stop = asyncio.Event()
     async with asyncio.timeout(19), asyncio.TaskGroup() as group:
-        first = group.create_task(tour.take(stop, stay=True, console=console))
+        _ = group.create_task(tour.take(stop, stay=True, console=console))
         while not CHECKS.search(printed.getvalue()):
             await asyncio.sleep(0.01)
         status, out, err = await demonstrated(
             SIDECAR_LISTEN="0.0.0.0:1", SIDECAR_RAET="1", SIDECAR_FRESH_FOR="soon", STRIPE_API_KEY="pk_live_x"
         )
-        assert not first.done()
+        while "Your turn" not in printed.getvalue():
+            await asyncio.sleep(0.01)
+        answer = await readmes_answer(printed.getvalue())
         stop.set()
+    assert answer["entitled"] is True, "what the README shows of the demo is what it says"
     assert status == 0
     assert "reading from Stripe fails (broken)" in err  # that is part of the show, and all there is
     assert len(err.splitlines()) == 1
@@ -77,6 +80,32 @@ async def test_two_tours_on_one_host_come_to_their_end() -> None:
     assert ours[1] != theirs[1]
     assert "Your turn" in printed.getvalue()
     assert "Your turn" not in out
+
+
+async def readmes_answer(printed: str) -> dict[str, Any]:
+    """Ask the running demo the README's question."""
+    shown = CHECKS.search(printed)
+    assert shown is not None
+    assert "/v1/customers/cus_ada/entitlements/sso" in (ROOT / "README.md").read_text()
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{shown[1]}/v1/customers/cus_ada/entitlements/sso") as response,
+    ):
+        answer: dict[str, Any] = await response.json()
+    return answer
+
+
+async def test_a_tour_can_be_left_at_any_time() -> None:
+    """Ctrl-C in the middle ends it at once, and in order."""
+    console, printed = paper()
+    stop = asyncio.Event()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        _ = group.create_task(tour.take(stop, stay=True, console=console))
+        while "Break Stripe" not in printed.getvalue():
+            await asyncio.sleep(0.01)
+        stop.set()
+    assert "Mend Stripe" not in printed.getvalue()
+    assert "Your turn" not in printed.getvalue()
 
 
 async def test_an_answer_that_is_not_so_ends_the_tour(stripe: FakeStripe, upstream: str, sidecar: Running) -> None:
