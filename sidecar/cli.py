@@ -68,8 +68,9 @@ def set_up_logging(level: str, form: str) -> None:
     if form == "text" or (form == "auto" and sys.stderr.isatty()):
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     else:
-        names = {"asctime": "time", "levelname": "level", "name": "logger"}
-        handler.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=names))
+        names = {"timestamp": "time", "levelname": "level", "name": "logger"}
+        fields = "%(timestamp)s %(levelname)s %(name)s %(message)s"
+        handler.setFormatter(JsonFormatter(fields, rename_fields=names, timestamp=True))  # UTC, ISO 8601
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
