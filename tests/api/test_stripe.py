@@ -203,6 +203,7 @@ async def test_over_the_budget(upstream: str, stripe: FakeStripe) -> None:
     ("fault", "error"),
     [
         (Fault.ERROR, ("APIError", 503)),
+        (Fault.THROTTLED, ("RateLimitError", 429)),
         (Fault.HTML, ("APIError", 503)),
         (Fault.HALF, ("APIError", 503)),
         (Fault.RESET, ("APIError", 503)),
