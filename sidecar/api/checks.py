@@ -128,8 +128,8 @@ def explain_flight(flight: Flight | None) -> dict[str, Any] | None:
     return {
         "took_off": answers.moment(flight.took_off),
         "landed": None if flight.landed is None else answers.moment(flight.landed),
-        "outcome": flight.outcome if flight.landed is not None else None,
-        "detail": flight.detail if flight.landed is not None else None,
+        "outcome": flight.outcome,
+        "detail": flight.detail,
         "pages": flight.pages,
         "requests": [
             {"at": answers.moment(sent.asked_at), "outcome": sent.outcome, "request_id": sent.request_id}

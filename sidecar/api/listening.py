@@ -62,48 +62,42 @@ class Protocol(web.RequestHandler):
 def bind(address: Address) -> socket.socket:
     """Return a socket that listens on ``address``; who connects before it is served waits.
 
-    :raises BadSettings: when it cannot be bound.
+    :raises BadSettings: when it cannot be listened on.
     """
     try:
-        bound = bind_unix(Path(address.path)) if address.path is not None else bind_tcp(address)
+        if address.path is not None:
+            make_room(Path(address.path))
+            return listen(socket.AF_UNIX, address.path)
+        family, _, _, _, place = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return listen(family, place)
     except OSError as error:
         raise BadSettings([f"{address} cannot be listened on: {error.strerror or error}"]) from None
-    try:
-        bound.listen(BACKLOG)  # now: two processes can bind one port as long as neither listens
-    except OSError as error:
-        bound.close()
-        raise BadSettings([f"{address} cannot be listened on: {error.strerror or error}"]) from None
-    return bound
 
 
-def bind_tcp(address: Address) -> socket.socket:
-    """Return a bound TCP socket."""
-    family, _, _, _, place = socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+def listen(family: int, place: Any) -> socket.socket:
+    """Return a listening socket. It listens at once: two processes can bind one port as long as neither does."""
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(place)
+        bound.listen(BACKLOG)
     except OSError:
         bound.close()
         raise
     return bound
 
 
-def bind_unix(path: Path) -> socket.socket:
-    """Return a bound unix socket, in place of one that a process left behind, if nobody answers there."""
+def make_room(path: Path) -> None:
+    """Remove a unix socket that a process left behind.
+
+    :raises OSError: when somebody still answers there.
+    """
     if path.is_socket():
         if answers(path):
             raise OSError(None, "another process listens there")
         path.unlink()
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        bound.bind(str(path))
-    except OSError:
-        bound.close()
-        raise
-    return bound
 
 
 def answers(path: Path) -> bool:

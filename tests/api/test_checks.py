@@ -5,6 +5,7 @@ import io
 import re
 
 import pytest
+from yarl import URL
 
 from sidecar.demo import FakeStripe, Fault
 from tests.fakes import Running, running
@@ -212,13 +213,14 @@ async def test_a_forced_refresh_asks_stripe_after_the_request_came(sidecar: Runn
     """A flight that was in the air before the refresh was asked for is not enough: it may have asked too early."""
     stripe.add_customer("cus_1")
     stripe.break_with(Fault.SLOW, delay=0.05, times=1)
-    early = asyncio.ensure_future(sidecar.check("cus_1", "a"))  # noqa: TID251 -- awaited below
-    while not stripe.count():
-        await asyncio.sleep(0.001)
-    stripe.grant("cus_1", "a")
-    _, body = await sidecar.ask("POST", "/v1/customers/cus_1/refresh")
+    async with asyncio.TaskGroup() as group:
+        early = group.create_task(sidecar.check("cus_1", "a"))
+        while not stripe.count():
+            await asyncio.sleep(0.001)
+        stripe.grant("cus_1", "a")
+        _, body = await sidecar.ask("POST", "/v1/customers/cus_1/refresh")
     assert [item["lookup_key"] for item in body["entitlements"]] == ["a"]
-    assert (await early)["entitled"] is False
+    assert early.result()["entitled"] is False
     assert stripe.count() == 2
 
 
@@ -353,8 +355,6 @@ async def test_bad_input_gets_its_own_error(
     sidecar: Running, stripe: FakeStripe, method: str, path: str, status: int, code: str
 ) -> None:
     """Each is a problem document (RFC 9457) that names what was wrong, and nothing reaches Stripe."""
-    from yarl import URL  # noqa: PLC0415 -- to send the path as it stands
-
     async with sidecar.session.request(method, URL(sidecar.url + path, encoded=True)) as response:
         body = await response.json(content_type="application/problem+json")
         assert (response.status, body["status"], body["code"]) == (status, status, code)
@@ -442,8 +442,6 @@ async def test_an_empty_batch_is_answered(sidecar: Running) -> None:
 
 async def test_lookup_keys_are_compared_byte_for_byte(sidecar: Running, stripe: FakeStripe) -> None:
     """Which characters Stripe allows is not documented: slashes, dots, spaces and letters of any script work."""
-    from yarl import URL  # noqa: PLC0415 -- to send the path as it stands
-
     keys = {
         "a/b": "a%2Fb",
         "..": "%2e%2e",

@@ -1,6 +1,7 @@
 """Health, status and metrics."""
 
 from sidecar.demo import FakeStripe, Fault
+from sidecar.errors import RequestRejected
 from sidecar.kit.lifecycle import Phase
 from tests.fakes import KEY, Running, running
 
@@ -81,8 +82,6 @@ async def test_an_account_is_no_business_of_the_status(stripe: FakeStripe, upstr
 
 async def test_a_refused_request_is_not_quoted(sidecar: Running) -> None:
     """Stripe's words about a request may name a customer, so the status leaves them out."""
-    from sidecar.errors import RequestRejected  # noqa: PLC0415 -- for this test only
-
     sidecar.sidecar.client.health.failed(RequestRejected("about cus_secret", status=400))
     _, body = await sidecar.get("/status")
     assert (body["stripe"]["last_failure"]["code"], body["stripe"]["last_failure"]["detail"]) == (

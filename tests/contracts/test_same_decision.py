@@ -1,8 +1,10 @@
 """The same questions through every way in get the same decisions."""
 
 from collections.abc import Awaitable, Callable
+from urllib.parse import quote
 
 import pytest
+from yarl import URL
 
 from sidecar.demo import FakeStripe
 from tests.api.test_checks import give
@@ -27,10 +29,6 @@ Way = Callable[[Running, str, str], Awaitable[bool | None]]
 
 
 async def by_check(sidecar: Running, customer: str, lookup_key: str) -> bool | None:
-    from urllib.parse import quote  # noqa: PLC0415 -- for this way only
-
-    from yarl import URL  # noqa: PLC0415 -- for this way only
-
     url = URL(f"{sidecar.url}/v1/customers/{customer}/entitlements/{quote(lookup_key, safe='')}", encoded=True)
     async with sidecar.session.get(url) as response:
         answer = await response.json()
