@@ -525,6 +525,18 @@ class TestTheBudget:
         await reader.client.relay("/v1/entitlements/features", "", None)
         assert round(reader.limiter.left) == 5
 
+    async def test_is_not_taken_twice_for_a_refresh_that_has_paid(
+        self, stripe: FakeStripe, upstream: str, session: aiohttp.ClientSession
+    ) -> None:
+        """The first request of a prepaid flight costs nothing more; its next page costs a token like any other."""
+        fill(stripe, 101)
+        clock = FakeClock()
+        reader = Reader(upstream, session, limiter=Limiter(rate=1, burst=2, clock=clock), clock=clock)
+        assert reader.limiter.take_spare()
+        snapshot = await reader.client.fetch(ADA, Flight(clock(), prepaid=True))
+        assert len(snapshot.ids) == 101
+        assert (stripe.count(), reader.limiter.left) == (2, 0)
+
     async def test_that_is_exhausted_sends_nothing(
         self, stripe: FakeStripe, upstream: str, session: aiohttp.ClientSession
     ) -> None:
