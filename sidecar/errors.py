@@ -14,6 +14,7 @@ SidecarError
     ├── CursorVanished     nobody's: an entitlement was revoked between two pages; the read starts again
     ├── Throttled          ours or another user of the account's: 429
     ├── Broken             Stripe's or the way there's: 5xx, HTML, half a body, pages without progress
+    │   └── Untold         nobody's: changes that cannot be told customer by customer
     ├── Unreachable        the network's or Stripe's: refused, reset, timed out
     ├── OverBudget         ours: the budget has no request left in time
     ├── Defect             ours: nobody expected it; the log has the traceback
@@ -25,8 +26,8 @@ requests in its logs. ``code`` is a stable word for machines: it is an HTTP prob
 
 import re
 
-KEY = re.compile(r"\b((?:sk|rk)(?:_[a-z]+)?)_\w+")
-"""What looks like one of Stripe's secret keys, in a group what may be shown of it."""
+KEY = re.compile(r"\b((?:sk|rk)(?:_[a-z]+)?|whsec)_[\w+/=-]+")
+"""What looks like one of Stripe's secret keys or signing secrets, in a group what may be shown of it."""
 
 
 class SidecarError(Exception):
@@ -151,6 +152,12 @@ class Broken(UpstreamError):
 
     code = "broken"
     retry = True
+
+
+class Untold(Broken):
+    """Changes cannot be told customer by customer: there are too many, or one names nobody."""
+
+    retry = False
 
 
 class Unreachable(UpstreamError):

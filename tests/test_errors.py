@@ -24,6 +24,7 @@ from sidecar.errors import (
     TimedOut,
     UnknownCustomer,
     Unreachable,
+    Untold,
     UpstreamError,
 )
 
@@ -89,10 +90,33 @@ def test_being_throttled_has_a_reason_and_an_end() -> None:
     assert (full.reason, full.after, full.retry, full.request_id) == ("endpoint-rate", 3.0, False, "req_1")
 
 
+def test_too_much_to_read_is_not_tried_again() -> None:
+    """It is broken to whoever counts, but the same pages would come again."""
+    assert (Untold("a thousand pages").code, Untold("a thousand pages").retry) == (Broken.code, False)
+
+
 def test_bad_settings_complain_all_at_once() -> None:
     """One failed start instead of four."""
     bad = BadSettings(["one", "two"])
     assert (bad.code, bad.complaints, str(bad)) == ("bad_settings", ["one", "two"], "one\ntwo")
+
+
+@pytest.mark.parametrize(
+    ("complaint", "shown"),
+    [
+        ("a: sk_live_51Secret is no duration", "a: sk_live_*** is no duration"),
+        ("a: rk_test_51Secret", "a: rk_test_***"),
+        ("a: sk_51Secret", "a: sk_***"),
+        ("a: sk_org_live_51Secret", "a: sk_org_***"),
+        ("a: whsec_Secret is no number; nor is whsec_Secret2", "a: whsec_*** is no number; nor is whsec_***"),
+        ("a: 'whsec_Secret'", "a: 'whsec_***'"),
+        ("a: whsec: is no address", "a: whsec: is no address"),
+    ],
+)
+def test_bad_settings_repeat_no_secret(complaint: str, shown: str) -> None:
+    """One that was put in the wrong place shows what kind it is, and nothing more."""
+    bad = BadSettings([complaint])
+    assert (bad.complaints, str(bad)) == ([shown], shown)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ rejected or lacks a permission is not tried again.
 
 import re
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import orjson
@@ -32,6 +33,14 @@ def request_id_in(headers: Mapping[str, str]) -> str | None:
     """Return the id under which Stripe logs a request, if there is one that looks like one of Stripe's."""
     found = headers.get("Request-Id", "")
     return found if REQUEST_ID.fullmatch(found) else None
+
+
+def date_in(headers: Mapping[str, str]) -> float | None:
+    """Return when Stripe says that it answered (``Date``, RFC 9110 §6.6.1), in Unix seconds; None if it does not."""
+    try:
+        return parsedate_to_datetime(headers.get("Date", "")).timestamp()
+    except ValueError:
+        return None
 
 
 def read_json(body: bytes, *, status: int, request_id: str | None) -> dict[str, Any]:

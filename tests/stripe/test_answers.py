@@ -20,7 +20,7 @@ from sidecar.errors import (
     UnknownCustomer,
     UpstreamError,
 )
-from sidecar.stripe.answers import read_json, refusal
+from sidecar.stripe.answers import date_in, read_json, refusal
 
 FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "reference" / "stripe-entitlements.fixtures.json"
 REASONS = ("global-rate", "global-concurrency", "endpoint-rate", "endpoint-concurrency", "resource-specific")
@@ -348,3 +348,18 @@ def test_any_bytes_are_an_object_or_broken(body: bytes) -> None:
     except Broken:
         return
     assert isinstance(found, dict)
+
+
+@pytest.mark.parametrize(
+    ("said", "at"),
+    [
+        ({"Date": "Sun, 22 Nov 2026 15:04:05 GMT"}, 1_795_359_845.0),
+        ({"Date": "Sun, 22 Nov 2026 99:04:05 GMT"}, None),
+        ({"Date": "soon"}, None),
+        ({"Date": ""}, None),
+        ({}, None),
+    ],
+)
+def test_the_date_of_an_answer_is_when_stripe_sent_it(said: dict[str, str], at: float | None) -> None:
+    """RFC 9110 §6.6.1; what is no date says nothing."""
+    assert date_in(said) == at
