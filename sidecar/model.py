@@ -63,12 +63,23 @@ class Unknown(NamedTuple):
         return UnknownCustomer(*self).code
 
 
+class Dirty(NamedTuple):
+    """There was news since the list was taken: when it was last heard, and up to when the list is known to be true.
+
+    Both are Unix seconds. ``verified_at`` is from before the news: what the feed verifies later says nothing of a list
+    that changed.
+    """
+
+    heard_at: float
+    verified_at: float
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """One complete list of a customer's active entitlements.
 
     ``taken_at`` is the moment, in Unix seconds, just before its first page was asked for. ``unknown`` is Stripe's
-    refusal when it knows no such customer; the list is then empty.
+    refusal when it knows no such customer; the list is then empty. ``dirty`` is there once it may have changed.
     """
 
     customer: Customer
@@ -76,6 +87,7 @@ class Snapshot:
     plan: Plan = NOTHING
     ids: tuple[str, ...] = ()
     unknown: Unknown | None = None
+    dirty: Dirty | None = None
 
     @property
     def entitlements(self) -> list[Entitlement]:
@@ -114,30 +126,30 @@ class State(StrEnum):
 
     FRESH = "fresh"
     STALE = "stale"
+    DIRTY = "dirty"
     EXPIRED = "expired"
     ABSENT = "absent"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A snapshot that may be answered from, with the age in seconds that the answer has to state."""
+    """A snapshot that may be answered from, with what the answer has to state of it.
+
+    ``as_of`` is the moment, in Unix seconds, at which it was last known to be true; ``age`` the seconds since then.
+    """
 
     snapshot: Snapshot
     source: Source
+    as_of: float
     age: float
     stale: bool
-
-    @property
-    def as_of(self) -> float:
-        """The moment, in Unix seconds, at which the answer was last known to be true."""
-        return self.snapshot.taken_at
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The answer to one check. ``entitled`` is None when the policy says that this is for the caller to handle.
 
-    A policy's answer has no ``finding``, hence no age to state; ``missing`` says why nothing better is known.
+    A ``policy``'s answer has no ``finding``, hence no age to state; ``missing`` says why nothing better is known.
     """
 
     customer: Customer
@@ -146,6 +158,7 @@ class Decision:
     reason: Reason
     source: Source
     finding: Finding | None = None
+    policy: Policy | None = None
     missing: NoAnswer | None = None
 
 
@@ -168,7 +181,7 @@ POLICY_ANSWERS = {Policy.DENY: False, Policy.ALLOW: True, Policy.ERROR: None}
 def decide_by_policy(customer: Customer, lookup_key: str, policy: Policy, missing: NoAnswer) -> Decision:
     """Answer without knowledge, and say so."""
     entitled = POLICY_ANSWERS[policy]
-    return Decision(customer, lookup_key, entitled, Reason.UNAVAILABLE, Source.POLICY, missing=missing)
+    return Decision(customer, lookup_key, entitled, Reason.UNAVAILABLE, Source.POLICY, policy=policy, missing=missing)
 
 
 KEPT_EXCHANGES = 16
@@ -189,7 +202,7 @@ class Flight:
     """The log of one refresh: written while it is under way, kept to explain answers afterwards.
 
     ``prepaid`` says that the budget has already given the token for its first request; ``trouble`` is why the last
-    attempt came to nothing, while another one may follow.
+    attempt came to nothing, while another one may follow; ``dirty`` when there was news while it was in the air.
     """
 
     took_off: float
@@ -200,3 +213,4 @@ class Flight:
     detail: str | None = None
     prepaid: bool = False
     trouble: tuple[type[UpstreamError], str] | None = None
+    dirty: Dirty | None = None

@@ -45,6 +45,19 @@ Addresses = Annotated[
     PlainSerializer(lambda value: ",".join(map(str, value)), return_type=str),
 ]
 
+
+def read_secrets(text: str) -> tuple[str, ...]:
+    """Return the signing secrets in a list with commas, or one a line."""
+    return tuple(filter(None, re.split(r"[,\s]+", text)))
+
+
+Secrets = Annotated[
+    tuple[SecretStr, ...],
+    NoDecode,
+    BeforeValidator(lambda value: read_secrets(value) if isinstance(value, str) else value),
+    PlainSerializer(lambda value: ",".join("whsec_***" for _ in value), return_type=str),
+]
+
 URL_OF_AN_API = TypeAdapter(AnyHttpUrl)
 
 Policy = Literal["deny", "allow", "error"]
@@ -74,7 +87,9 @@ class Freshness:
     fresh_for: float = 300.0
     stale_for: float = 86400.0
     unknown_for: float = 60.0
+    dirty_wait: float = 0.5
     deadline: float = 2.0
+    audit_every: float = 86400.0
 
 
 class Settings(BaseModel):
@@ -128,8 +143,29 @@ class Settings(BaseModel):
     unknown_for: Duration = 60.0
     """How long a customer that Stripe does not know is remembered as unknown."""
 
+    dirty_wait: Duration = 0.5
+    """How long a check waits for the new list of a customer that is known to have changed, before the old one answers."""
+
     deadline: Annotated[Duration, Field(gt=0)] = 2.0
     """How long a check waits for Stripe before the policy answers."""
+
+    events_poll: Annotated[Duration, Field(le=86400)] = 60.0
+    """How often Stripe's list of events is read for changes; `0` to age answers by each customer's own list alone."""
+
+    events_lag: Annotated[Duration, Field(le=3600)] = 30.0
+    """How long an event may take to appear in that list; answers are that much older than the last poll."""
+
+    audit_every: Duration = 86400.0
+    """How often the list of a customer who is asked about is read again although no event told of a change; `0` never."""
+
+    webhook_secret: Secrets = ()
+    """Signing secret of a webhook endpoint (`whsec_…`), several with commas while one replaces another."""
+
+    webhook_secret_file: Path | None = None
+    """File that holds them instead, one a line."""
+
+    webhook_listen: Addresses = (Address("127.0.0.1", 7422),)
+    """Where Stripe's webhooks are taken, at `/webhooks/stripe`; nowhere without a secret."""
 
     policy: Annotated[dict[str, Policy], NoDecode, BeforeValidator(read_policy)] = {"*": "deny"}
     """Answer when nothing trustworthy is at hand: `deny`, `allow`, `error`, or JSON of lookup_key globs, first match wins."""
@@ -180,11 +216,25 @@ class Settings(BaseModel):
             raise ValueError("must be a version such as 2026-10-28.endive")
         return value
 
-    @field_validator("stripe_api_key_file")
+    @field_validator("stripe_api_key_file", "webhook_secret_file", "local_token_file")
     @classmethod
     def _file_is_no_key(cls, value: Path | None) -> Path | None:
         if value is not None and KEY.match(value.name):
             raise ValueError("looks like a key itself; the path of a file that holds it is wanted")
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _secrets_sign(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in value:
+            check_webhook_secret(secret.get_secret_value())
+        return value
+
+    @field_validator("webhook_secret_file")
+    @classmethod
+    def _one_way_to_sign(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("webhook_secret"):
+            raise ValueError("webhook_secret is set too; set one of them")
         return value
 
     # What contradicts what: each rule sits at the later of its fields, so that all of them complain at once.
@@ -227,7 +277,9 @@ class Settings(BaseModel):
     @property
     def freshness(self) -> Freshness:
         """How long information is trusted."""
-        return Freshness(self.fresh_for, self.stale_for, self.unknown_for, self.deadline)
+        return Freshness(
+            self.fresh_for, self.stale_for, self.unknown_for, self.dirty_wait, self.deadline, self.audit_every
+        )
 
 
 def check_key(key: str) -> None:
@@ -235,7 +287,20 @@ def check_key(key: str) -> None:
 
     :raises ValueError: saying what is wrong.
     """
+    if key.startswith("whsec_"):
+        raise ValueError("is a webhook's signing secret (whsec_…); a secret (sk_…) or restricted (rk_…) key is needed")
     if key.startswith("pk_"):
         raise ValueError("is a publishable key (pk_…); a secret (sk_…) or restricted (rk_…) key is needed")
     if not re.fullmatch("[!-~]+", key):
         raise ValueError("is empty or has blanks or characters that no key has")
+
+
+def check_webhook_secret(secret: str) -> None:
+    """Refuse what cannot be a webhook's signing secret, without repeating it.
+
+    :raises ValueError: saying what is wrong.
+    """
+    if KEY.match(secret) and not secret.startswith("whsec_"):
+        raise ValueError("is an API key; a webhook endpoint has a signing secret of its own (whsec_…)")
+    if not re.fullmatch("whsec_[A-Za-z0-9+/=_-]+", secret):
+        raise ValueError("is no signing secret of a webhook endpoint (whsec_…)")

@@ -37,7 +37,7 @@ KEYS = st.text(min_size=1, max_size=5)
 def found(*features: Feature, unknown: Unknown | None = None) -> Finding:
     """Return a finding of twelve seconds ago with these features."""
     ids = tuple(f"ent_{number}" for number in range(len(features)))
-    return Finding(Snapshot(ADA, 100.0, Plan.of(features), ids, unknown), Source.MEMORY, 12.0, stale=False)
+    return Finding(Snapshot(ADA, 100.0, Plan.of(features), ids, unknown), Source.MEMORY, 100.0, 12.0, stale=False)
 
 
 def test_a_customer_is_written_with_its_account() -> None:
@@ -139,7 +139,7 @@ def test_the_words_of_the_api_are_these() -> None:
     assert [*Reason] == ["entitled", "not_entitled", "unknown_customer", "unavailable"]
     assert [*Source] == ["memory", "store", "upstream", "policy"]
     assert [*Policy] == ["deny", "allow", "error"]
-    assert [*State] == ["fresh", "stale", "expired", "absent"]
+    assert [*State] == ["fresh", "stale", "dirty", "expired", "absent"]
 
 
 def test_a_flights_log_begins_empty() -> None:

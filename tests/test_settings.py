@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from sidecar.kit.address import Address
 from sidecar.settings import Freshness, Settings
 from sidecar.sources import load
-from tests.fakes import KEY
+from tests.fakes import KEY, SECRET
 from tests.reading import LIVE, Toml, complaints
 
 DEFAULTS = {
@@ -24,7 +24,14 @@ DEFAULTS = {
     "fresh_for": 300.0,
     "stale_for": 86400.0,
     "unknown_for": 60.0,
+    "dirty_wait": 0.5,
     "deadline": 2.0,
+    "events_poll": 60.0,
+    "events_lag": 30.0,
+    "audit_every": 86400.0,
+    "webhook_secret": (),
+    "webhook_secret_file": None,
+    "webhook_listen": (Address("127.0.0.1", 7422),),
     "policy": {"*": "deny"},
     "rate": 20.0,
     "burst": 5,
@@ -53,10 +60,10 @@ class TestDefaults:
         assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
     def test_make_a_freshness(self) -> None:
-        """The heart gets four durations and no settings."""
+        """The heart gets durations and no settings."""
         assert load({}).freshness == Freshness()
-        changed = load({"fresh_for": "1s", "stale_for": "2s", "unknown_for": "3s", "deadline": "4s"})
-        assert changed.freshness == Freshness(1.0, 2.0, 3.0, 4.0)
+        changed = load({name: f"{place}s" for place, name in enumerate(Freshness.__slots__, 1)})
+        assert changed.freshness == Freshness(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
 
     def test_cannot_be_changed_afterwards(self) -> None:
         """Settings are read once."""
@@ -221,6 +228,56 @@ class TestSpellings:
         (complaint,) = complaints({name: value})
         assert complaint.startswith(f"SIDECAR_{name.upper()}: ")
 
+    @pytest.mark.parametrize(
+        ("text", "secrets"),
+        [
+            (SECRET, [SECRET]),
+            (f"{SECRET},whsec_2", [SECRET, "whsec_2"]),
+            (f" {SECRET} ,\n whsec_2\n", [SECRET, "whsec_2"]),
+            ((SECRET, "whsec_2"), [SECRET, "whsec_2"]),
+            ("whsec_/+=", ["whsec_/+="]),
+            ("", []),
+            (" , ", []),
+        ],
+    )
+    def test_of_webhook_secrets(self, text: object, secrets: list[str]) -> None:
+        """One or several, with commas or blanks; written back masked, one by one."""
+        found = load({"webhook_secret": text})
+        assert [secret.get_secret_value() for secret in found.webhook_secret] == secrets
+        assert found.model_dump(mode="json")["webhook_secret"] == ",".join("whsec_***" for _ in secrets)
+
+    @pytest.mark.parametrize("text", ["sk_live_51Secret", "rk_test_51Secret", f"{SECRET},sk_org_51Secret"])
+    def test_of_an_api_key_where_a_webhook_secret_is_wanted(self, text: str) -> None:
+        """They lie side by side in the Dashboard; the complaint says which is which and repeats neither."""
+        assert complaints({"webhook_secret": text}) == [
+            "SIDECAR_WEBHOOK_SECRET: is an API key; a webhook endpoint has a signing secret of its own (whsec_…)"
+        ]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "51Secret",
+            "whsec_",
+            "whsec_\u00e4",
+            "pk_live_51Secret",
+            ["whsec_1 51Secret"],
+            "whsec_***",
+            ["whsec_1,whsec_2"],
+        ],
+    )
+    def test_of_what_is_no_webhook_secret(self, text: object) -> None:
+        """It would verify nothing, so it is said at the start."""
+        assert complaints({"webhook_secret": text}) == [
+            "SIDECAR_WEBHOOK_SECRET: is no signing secret of a webhook endpoint (whsec_…)"
+        ]
+
+    @pytest.mark.parametrize("value", [7, [7], {"a": SECRET}, [[SECRET]]])
+    def test_of_webhook_secrets_that_are_no_text(self, value: object) -> None:
+        """A complaint for each, without the value."""
+        found = complaints({"webhook_secret": value})
+        assert all(complaint.startswith("SIDECAR_WEBHOOK_SECRET") for complaint in found)
+        assert SECRET not in str(found)
+
     @given(seconds=st.integers(1, 999_999), unit=st.sampled_from(["ms", "s", "m", "h", "d"]))
     def test_of_durations_survive_being_written(self, seconds: int, unit: str) -> None:
         """What `config` prints for a duration sets the same duration."""
@@ -283,6 +340,17 @@ class TestContradictions:
         ]
         assert complaints({"fresh_for": "2d"}) == ["SIDECAR_STALE_FOR: is shorter than fresh_for (2d)"]
         assert load({"fresh_for": "5m", "stale_for": "5m"}).stale_for == 300.0
+
+    def test_webhook_secrets_come_from_one_place(self) -> None:
+        """A setting and a file contradict each other; an empty setting contradicts nothing."""
+        assert complaints({"webhook_secret": SECRET, "webhook_secret_file": "/run/secret"}) == [
+            "SIDECAR_WEBHOOK_SECRET_FILE: webhook_secret is set too; set one of them"
+        ]
+        assert load({"webhook_secret": "", "webhook_secret_file": "/run/secret"}).webhook_secret == ()
+
+    def test_webhooks_may_be_taken_from_anywhere(self) -> None:
+        """Who sent one is known by its signature, so other hosts may reach that listener without a token."""
+        assert load({"webhook_listen": "0.0.0.0:7422", "webhook_secret": SECRET}).webhook_listen
 
     def test_are_all_said_at_once(self, monkeypatch: pytest.MonkeyPatch, toml: Toml) -> None:
         """Unknown names, wrong values and contradictions, from all three places, in one answer."""

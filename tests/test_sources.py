@@ -8,7 +8,7 @@ from sidecar.errors import BadSettings
 from sidecar.kit.address import Address
 from sidecar.settings import Settings, check_key
 from sidecar.sources import load, nearest
-from tests.fakes import KEY
+from tests.fakes import KEY, SECRET
 from tests.reading import LIVE, Toml, complaints, key_of, read
 
 
@@ -94,12 +94,28 @@ class TestSecrets:
         assert LIVE not in f"{found!r} {found} {found.model_dump(mode='json')} {found.model_dump_json()}"
         assert found.model_dump(mode="json")["stripe_api_key"] == "**********"
 
+    def test_of_webhooks_are_in_no_text_of_settings(self, monkeypatch: pytest.MonkeyPatch, toml: Toml) -> None:
+        """Wherever they come from."""
+        for found in (
+            load({"webhook_secret": f"{SECRET},{SECRET}2"}),
+            load({}, toml(f'webhook_secret = ["{SECRET}", "{SECRET}2"]')),
+            read(monkeypatch, SIDECAR_WEBHOOK_SECRET=f"{SECRET}\n{SECRET}2"),
+        ):
+            assert [secret.get_secret_value() for secret in found.webhook_secret] == [SECRET, f"{SECRET}2"]
+            shown = f"{found!r} {found} {found.model_dump()} {found.model_dump(mode='json')} {found.model_dump_json()}"
+            assert SECRET not in shown
+            assert found.model_dump(mode="json")["webhook_secret"] == "whsec_***,whsec_***"
+
+    @pytest.mark.parametrize("secret", [LIVE, SECRET])
     @pytest.mark.parametrize(
         "name",
         [
             "stripe_api_base",
+            "listen",
+            "webhook_listen",
             "insecure_listen",
             "fresh_for",
+            "events_poll",
             "policy",
             "rate",
             "burst",
@@ -107,11 +123,11 @@ class TestSecrets:
             "log_level",
         ],
     )
-    def test_in_the_wrong_place_are_not_echoed(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A key pasted into another variable is refused without being repeated."""
-        monkeypatch.setenv(f"SIDECAR_{name.upper()}", LIVE)
+    def test_in_the_wrong_place_are_not_echoed(self, name: str, secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A secret pasted into another variable is refused without being repeated."""
+        monkeypatch.setenv(f"SIDECAR_{name.upper()}", secret)
         found = complaints()
-        assert LIVE not in "\n".join(found)
+        assert secret not in "\n".join(found)
         assert all(complaint.startswith(f"SIDECAR_{name.upper()}") for complaint in found)
 
     def test_under_a_wrong_name_are_not_echoed(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,11 +136,21 @@ class TestSecrets:
         assert complaints() == ["SIDECAR_STRIPE_KEY: there is no such setting; did you mean SIDECAR_STRIPE_API_KEY?"]
 
     @pytest.mark.parametrize(
-        "text", [f"stripe_api_key = {LIVE}", f'stripe_api_key = "{LIVE}\n"', f'stripe_api_key = "{LIVE} "']
+        "text",
+        [
+            f"stripe_api_key = {LIVE}",
+            f'stripe_api_key = "{LIVE}\n"',
+            f'stripe_api_key = "{LIVE} "',
+            f"webhook_secret = {SECRET}",
+            f'webhook_secret = ["{SECRET}\n"]',
+            f'webhook_secret = ["{SECRET} "]',
+        ],
     )
     def test_in_a_broken_file_are_not_echoed(self, toml: Toml, text: str) -> None:
         """What TOML's reader complains about is not repeated either."""
-        assert LIVE not in "\n".join(complaints({}, toml(text)))
+        found = "\n".join(complaints({}, toml(text)))
+        assert LIVE not in found
+        assert SECRET not in found
 
     def test_are_not_in_what_an_error_came_from(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A traceback of the complaint has no validation error with inputs behind it."""
@@ -215,12 +241,14 @@ class TestTheFile:
             toml(
                 "rate = 1.5\ninsecure_listen = true\nfresh_for = 60\ncache_bytes = 1048576\n"
                 'listen = ["127.0.0.1:1", "unix:/run/s"]\nallowed_hosts = ["a", "b"]\n'
+                f'webhook_secret = ["{SECRET}", "whsec_2"]\n'
                 '[policy]\n"seats-*" = "allow"\n"*" = "error"\n'
             ),
         )
         assert (found.rate, found.insecure_listen, found.fresh_for, found.cache_bytes) == (1.5, True, 60.0, 1 << 20)
         assert found.listen == (Address("127.0.0.1", 1), Address("", 0, "/run/s"))
         assert found.allowed_hosts == ("a", "b")
+        assert [secret.get_secret_value() for secret in found.webhook_secret] == [SECRET, "whsec_2"]
         assert list(found.policy.items()) == [("seats-*", "allow"), ("*", "error")]
 
     def test_may_spell_as_the_environment_does(self, toml: Toml) -> None:

@@ -9,7 +9,8 @@ from sys import getsizeof
 
 from cachetools import LRUCache
 
-from sidecar.model import Customer, Feature, Plan, Snapshot
+from sidecar.core.watermarks import Watermarks
+from sidecar.model import Customer, Dirty, Feature, Plan, Snapshot
 
 PER_ENTRY = 280
 """Bytes of the containers for one customer, at worst: 276 by tracemalloc on CPython 3.11 to 3.13, 165 at best.
@@ -30,6 +31,8 @@ def weigh(snapshot: Snapshot) -> int:
     size += getsizeof(snapshot.customer) + sum(map(getsizeof, filter(None, snapshot.customer)))
     if (unknown := snapshot.unknown) is not None:
         size += 8 + getsizeof(unknown) + getsizeof(unknown.message)
+    if (dirty := snapshot.dirty) is not None:
+        size += 8 + getsizeof(dirty) + sum(map(getsizeof, dirty))
     return size
 
 
@@ -71,9 +74,10 @@ class Plans:
 class Cache:
     """Snapshots by customer; the least recently asked go first when ``max_bytes`` are used up."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, watermarks: Watermarks) -> None:
         self.max_bytes = max_bytes
         self.evictions = 0
+        self._watermarks = watermarks
         self._plans = Plans()
         self._kept: LRUCache[Customer, Snapshot] = LRUCache(max_bytes, getsizeof=weigh)
 
@@ -93,25 +97,52 @@ class Cache:
             return None
 
     def put(self, snapshot: Snapshot) -> bool:
-        """Remember ``snapshot`` unless what is there is newer; tell whether it was accepted.
+        """Remember ``snapshot`` unless what is there is newer, or known to be true up to later; tell whether it was.
 
-        A snapshot that is larger than the whole bound is not kept, and neither is the older one it replaces.
+        News that what is there was marked with stays, unless ``snapshot`` was taken after it. A snapshot that is larger
+        than the whole bound is not kept, and neither is the older one it replaces.
         """
         old = self.get(snapshot.customer)
         if old is not None:
-            if old.taken_at > snapshot.taken_at:
+            snapshot = with_news(snapshot, old.dirty)
+            verified_at = self._watermarks.verified_at
+            if old.taken_at > snapshot.taken_at or verified_at(old) > verified_at(snapshot):
                 return False
-            self._plans.release(self._kept.pop(snapshot.customer).plan)
+        self._place(snapshot, old)
+        return True
+
+    def mark(self, customer: Customer, heard_at: float) -> bool:
+        """Mark what is remembered of ``customer`` as dirty, from ``heard_at`` on; tell whether there is anything."""
+        old = self.get(customer)
+        if old is None:
+            return False
+        self._place(replace(old, dirty=self.dirty(old, heard_at)), old)
+        return True
+
+    def dirty(self, snapshot: Snapshot, heard_at: float) -> Dirty:
+        """Return what news makes of ``snapshot``: it is known to be true up to where it was before."""
+        return Dirty(heard_at, self._watermarks.verified_at(snapshot))
+
+    def _place(self, snapshot: Snapshot, old: Snapshot | None) -> None:
+        if old is not None:
+            self._plans.release(self._kept.pop(old.customer).plan)
         snapshot = replace(snapshot, plan=self._plans.share(snapshot.plan))
         size = weigh(snapshot)
         if size + weigh_plan(snapshot.plan) > self.max_bytes:  # the others need not make room in vain
             self._forget(snapshot)
-            return True
+            return
         while self.bytes + size > self.max_bytes:
             self._forget(self._kept.popitem()[1])
         self._kept[snapshot.customer] = snapshot
-        return True
 
     def _forget(self, snapshot: Snapshot) -> None:
         self._plans.release(snapshot.plan)
         self.evictions += 1
+
+
+def with_news(snapshot: Snapshot, dirty: Dirty | None) -> Snapshot:
+    """Return ``snapshot``, dirty as its predecessor is, unless it was asked for after the news was heard."""
+    if dirty is None or snapshot.taken_at >= dirty.heard_at:
+        return snapshot
+    vouched_for = snapshot.taken_at if snapshot.unknown is not None else dirty.verified_at
+    return replace(snapshot, dirty=Dirty(dirty.heard_at, max(snapshot.taken_at, vouched_for)))

@@ -5,11 +5,14 @@ them give the same decision.
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from sidecar.core.cache import Cache
 from sidecar.core.refresher import Refresher
+from sidecar.core.trust import Trust
+from sidecar.core.vigil import Vigil
 from sidecar.core.wishes import NO_WISHES, Wishes
 from sidecar.errors import NoAnswer, TimedOut, UpstreamError
 from sidecar.kit.clock import Clock
@@ -26,10 +29,13 @@ from sidecar.model import (
     decide,
     decide_by_policy,
 )
-from sidecar.settings import Freshness
 
-AGES = (0.1, 1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600, 24 * 3600)
+AGES = (0.1, 1, 5, 15, 30, 60, 90, 120, 300, 600, 1800, 3600, 4 * 3600, 24 * 3600)
 DURATIONS = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 0.025, 0.1, 0.25, 0.5, 1, 2, 5)
+
+
+MOST_ACCOUNTS = 100
+"""Connected accounts that are noted as asked about; each costs the feed a request per poll."""
 
 
 class Policies:
@@ -47,38 +53,46 @@ class Checker:
     """Answer from memory while it may be trusted, wait for a flight when it may not."""
 
     def __init__(
-        self, cache: Cache, refresher: Refresher, *, freshness: Freshness, policies: Policies, clock: Clock
+        self, cache: Cache, refresher: Refresher, vigil: Vigil, *, trust: Trust, policies: Policies, clock: Clock
     ) -> None:
         self.decisions = {(reason, source): 0 for reason in Reason for source in Source}
         self.policy_answers = dict.fromkeys(Policy, 0)
         self.ages = Tally(AGES)
         self.durations = Tally(DURATIONS)
-        self.freshness = freshness
+        self.freshness = trust.freshness
         self.policies = policies
+        self.accounts: set[str] = set()
         self._cache = cache
         self._refresher = refresher
+        self._vigil = vigil
+        self._trust = trust
         self._clock = clock
 
     def glance(self, customer: Customer, wishes: Wishes = NO_WISHES) -> Finding | None:
-        """Return what memory may answer at once, starting a refresh when it is stale; None when it may not answer."""
+        """Return what memory may answer at once, starting a refresh when it is due; None when it may not answer."""
         snapshot = self._cache.get(customer)
         if snapshot is None:
             return None
-        age = self.age(snapshot)
-        fresh_for, stale_for = self._bounds(snapshot)
+        now, as_of = self._clock(), self._trust.verified_at(snapshot)
+        age = max(0.0, now - as_of)
+        fresh_for, stale_for = self._trust.bounds(snapshot)
         if age > wishes.oldest(fresh_for, stale_for):
             return None
+        if snapshot.dirty is not None:
+            return Finding(snapshot, Source.MEMORY, as_of, age, stale=True) if wishes.only_if_cached else None
+        if customer.account is not None and len(self.accounts) < MOST_ACCOUNTS:
+            self.accounts.add(customer.account)
         stale = age > fresh_for
-        if stale:
+        if stale or self._trust.is_due(snapshot, now, age):
             self._refresher.nudge(customer)
-        return Finding(snapshot, Source.MEMORY, age, stale)
+        return Finding(snapshot, Source.MEMORY, as_of, age, stale)
 
     async def find(self, customer: Customer, wishes: Wishes = NO_WISHES) -> Finding:
         """Return a snapshot that this caller may be answered from, waiting at most the deadline for a flight.
 
         :raises NoAnswer: when there is none.
         """
-        finding = self.glance(customer, wishes) or await self._renewed(customer, wishes)
+        finding = self.glance(customer, wishes) or await self._learn(customer, wishes, self.freshness.deadline)
         self.ages.add(finding.age)
         return finding
 
@@ -88,21 +102,42 @@ class Checker:
         finding = self.glance(customer, wishes)
         return None if finding is None else self._count(decide(finding, lookup_key), began)
 
-    async def check(self, customer: Customer, lookup_key: str, wishes: Wishes = NO_WISHES) -> Decision:
-        """Answer one question, waiting for a flight where need be; without anything to answer from, by policy."""
+    async def check(
+        self, customer: Customer, lookup_key: str, wishes: Wishes = NO_WISHES, *, wait: float = 0.0
+    ) -> Decision:
+        """Answer one question, waiting for a flight where need be; without anything to answer from, by policy.
+
+        With ``wait``, an answer other than "entitled" is put off for up to so many seconds: until a look at Stripe, or
+        news, shows that the customer is. In the end it is what the same question without waiting would be told. Who
+        wants an answer from memory only has nothing to wait for.
+        """
         began = self._clock()
+        wait = 0.0 if wishes.only_if_cached else wait
+        decision = await self._decide(customer, lookup_key, wishes, self.freshness.deadline)
+        while decision.reason is not Reason.ENTITLED and (left := began + wait - self._clock()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._vigil.look(customer)
+            seen = self._cache.get(customer)
+            if seen is not None and seen.taken_at >= began:  # no caller can wish for more
+                decision = decide(self._found(seen, Source.UPSTREAM), lookup_key)
+            else:
+                decision = await self._decide(customer, lookup_key, wishes, within=0.0)
+        return self._count(decision, began)
+
+    async def _decide(self, customer: Customer, lookup_key: str, wishes: Wishes, within: float) -> Decision:
         try:
-            finding = self.glance(customer, wishes) or await self._renewed(customer, wishes)
+            finding = self.glance(customer, wishes) or await self._learn(customer, wishes, within)
         except NoAnswer as missing:
-            policy = self._policy(lookup_key, wishes)
-            self.policy_answers[policy] += 1
-            return self._count(decide_by_policy(customer, lookup_key, policy, missing), began)
-        return self._count(decide(finding, lookup_key), began)
+            return decide_by_policy(customer, lookup_key, self._policy(lookup_key, wishes), missing)
+        return decide(finding, lookup_key)
 
     def _count(self, decision: Decision, began: float) -> Decision:
         self.decisions[decision.reason, decision.source] += 1
         if decision.finding is not None:
             self.ages.add(decision.finding.age)
+        if decision.policy is not None:
+            self.policy_answers[decision.policy] += 1
         self.durations.add(self._clock() - began)
         return decision
 
@@ -111,10 +146,9 @@ class Checker:
         found = decision.finding
         if found is None:
             return decision
-        age = self.age(found.snapshot)
-        return replace(
-            decision, finding=replace(found, age=age, stale=found.stale or age > self._bounds(found.snapshot)[0])
-        )
+        now = self._clock()
+        age, (fresh_for, _) = max(0.0, now - found.as_of), self._trust.bounds(found.snapshot)
+        return replace(decision, finding=replace(found, age=age, stale=found.stale or age > fresh_for))
 
     async def refresh(self, customer: Customer) -> Finding:
         """Ask Stripe again, whatever is in memory: the answer is from a flight that took off after this call.
@@ -122,32 +156,18 @@ class Checker:
         :raises NoAnswer: when the flight came to nothing within the deadline.
         """
         try:
-            finding = await self._renewed(customer, Wishes(max_age=0.0))
+            finding = await self._learn(customer, Wishes(max_age=0.0), self.freshness.deadline)
         except NoAnswer as missing:
             code = missing.code if missing.cause is None else missing.cause.code
             raise NoAnswer(code, missing.detail, age=missing.age, cause=missing.cause) from None
         self.ages.add(finding.age)
         return finding
 
-    def age(self, snapshot: Snapshot) -> float:
-        """Return how old the information in ``snapshot`` may be, in seconds."""
-        return max(0.0, self._clock() - snapshot.taken_at)
-
-    def state(self, customer: Customer) -> tuple[State, Snapshot | None]:
-        """Return how far the customer's snapshot may be trusted now, starting nothing."""
+    def state(self, customer: Customer) -> tuple[State, Finding | None]:
+        """Return how far what is in memory may be trusted now, and what it is, starting nothing."""
         snapshot = self._cache.get(customer)
-        if snapshot is None:
-            return State.ABSENT, None
-        age, (fresh_for, stale_for) = self.age(snapshot), self._bounds(snapshot)
-        if age <= fresh_for:
-            return State.FRESH, snapshot
-        return State.STALE if age <= stale_for else State.EXPIRED, snapshot
-
-    def _bounds(self, snapshot: Snapshot) -> tuple[float, float]:
-        """Return the ages in seconds up to which a snapshot is fresh, and up to which it may be answered stale."""
-        if snapshot.unknown is not None:  # it may be made at any moment, so there is no stale "unknown"
-            return self.freshness.unknown_for, self.freshness.unknown_for
-        return self.freshness.fresh_for, self.freshness.stale_for
+        state = self._trust.state(snapshot, self._clock())
+        return state, None if snapshot is None else self._found(snapshot, Source.MEMORY)
 
     def _policy(self, lookup_key: str, wishes: Wishes) -> Policy:
         if wishes.default is not None:
@@ -156,30 +176,55 @@ class Checker:
             return Policy.ERROR  # who sets a bound wants to know that it was missed
         return self.policies.matching(lookup_key)
 
-    async def _renewed(self, customer: Customer, wishes: Wishes) -> Finding:
+    async def _learn(self, customer: Customer, wishes: Wishes, within: float) -> Finding:
+        """Wait for a flight: ``within`` so many seconds when memory may not answer, ``dirty_wait`` when it is dirty."""
+        began, held, source = self._clock(), self._cache.get(customer), Source.MEMORY
         if wishes.only_if_cached:
-            held = self._cache.get(customer)
-            age = None if held is None else self.age(held)
+            age = None if held is None else self._found(held, source).age
             raise NoAnswer("not_cached", "nothing in memory is as young as the request wants", age=age)
-        oldest = wishes.oldest(self.freshness.fresh_for, self.freshness.stale_for)
-        deadline = self.freshness.deadline
+        if within <= 0:
+            return self._last_resort(customer, wishes, self._refresher.trouble(customer) or TimedOut("no time is left"))
+        oldest = wishes.oldest(*self._trust.bounds(held))
         try:
-            async with asyncio.timeout(deadline):
-                snapshot = await self._refresher.renew(customer, since=self._clock() - oldest)
+            async with asyncio.timeout(within):
+                if held is None or began - self._trust.verified_at(held) > oldest:
+                    held, source = await self._refresher.renew(customer, since=began - oldest), Source.UPSTREAM
+                    held = self._cache.get(customer) or held  # there may have been news since it landed
+                if held.dirty is not None and await self._is_clean(customer, held.dirty.heard_at):
+                    source = Source.UPSTREAM
         except TimeoutError:
-            late = self._refresher.trouble(customer) or TimedOut(f"Stripe did not answer within {deadline:g} s")
+            late = self._refresher.trouble(customer) or TimedOut(f"Stripe did not answer within {within:g} s")
             return self._last_resort(customer, wishes, late)
         except UpstreamError as error:
             return self._last_resort(customer, wishes, error)
-        age = self.age(snapshot)
-        return Finding(snapshot, Source.UPSTREAM, age, stale=age > self._bounds(snapshot)[0])
+        finding = self._found(self._cache.get(customer) or held, source)
+        if source is Source.MEMORY and finding.age > oldest:  # it was young enough before the wait
+            return self._last_resort(customer, wishes, TimedOut("nothing was learnt after the news in time"))
+        return finding
+
+    async def _is_clean(self, customer: Customer, heard_at: float) -> bool:
+        """Wait a little for a list that was taken after the news; not at all while reading it is known to fail."""
+        if self._refresher.trouble(customer) is not None:
+            self._refresher.nudge(customer)
+            return False
+        try:
+            async with asyncio.timeout(self.freshness.dirty_wait):
+                _ = await self._refresher.renew(customer, since=heard_at)
+        except (TimeoutError, UpstreamError):
+            return False
+        return True
 
     def _last_resort(self, customer: Customer, wishes: Wishes, cause: UpstreamError) -> Finding:
         snapshot = self._cache.get(customer)
         if snapshot is None:
             raise NoAnswer(cause.code, str(cause), cause=cause)
-        age = self.age(snapshot)
-        if age <= wishes.oldest_on_error(self._bounds(snapshot)[0]):
-            return Finding(snapshot, Source.MEMORY, age, stale=True)
+        finding = self._found(snapshot, Source.MEMORY)
+        fresh_for, stale_for = self._trust.bounds(snapshot)
+        if finding.age <= max(wishes.oldest(fresh_for, stale_for), wishes.oldest_on_error(fresh_for)):
+            return replace(finding, stale=True)
         code = cause.code if wishes.max_age is None else "too_old"
-        raise NoAnswer(code, str(cause), age=age, cause=cause)
+        raise NoAnswer(code, str(cause), age=finding.age, cause=cause)
+
+    def _found(self, snapshot: Snapshot, source: Source) -> Finding:
+        now, as_of = self._clock(), self._trust.verified_at(snapshot)
+        return Finding(snapshot, source, as_of, max(0.0, now - as_of), self._trust.is_stale(snapshot, now))

@@ -1,7 +1,8 @@
 """The write road: one flight per customer, and the only writer of the cache.
 
-A flight is never cancelled by those who wait for it; they may leave, it lands all the same. What it came to is kept
-for the customers asked about last, so that an answer can be explained.
+A flight is never cancelled by those who wait for it; they may leave, it lands all the same. One that news overtakes
+lands dirty: what it read may be from before the news. What it came to is kept for the customers asked about last, so
+that an answer can be explained.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from math import inf
 from typing import Any, Final
 
-from sidecar.core.cache import Cache
+from sidecar.core.cache import Cache, with_news
 from sidecar.errors import Defect, UpstreamError
 from sidecar.kit.clock import Clock
 from sidecar.kit.singleflight import SingleFlight
@@ -24,11 +25,19 @@ log = logging.getLogger(__name__)
 Fetch = Callable[[Customer, Flight], Coroutine[Any, Any, Snapshot]]
 """Read one customer's complete list, writing the flight's log; raises ``UpstreamError``."""
 
+Sink = Callable[[Snapshot | None, Snapshot], None]
+"""Told of every list that takes a place in the cache, after the one it replaces; a plain function that does not fail."""
+
 OUTCOMES: Final = (
     "landed", "unknown_customer", "wrong_mode", "key_rejected", "permission_missing", "request_rejected", "throttled", "broken",
     "unreachable", "over_budget", "cancelled", "internal",
 )  # fmt: skip
 """Every way in which a flight can end, in a metric's fixed set of label values."""
+
+HOLD_OFF = 1.0
+
+TROUBLED = 60.0
+"""Seconds for which a flight that came to nothing says what the next attempt is likely to come to."""
 
 HISTORY = 1024
 """Customers whose last flight is remembered for explaining: some half a megabyte, five where all went badly."""
@@ -38,7 +47,7 @@ class Refresher:
     """Renew customers' snapshots through ``fetch``.
 
     ``take_spare`` takes a request that the budget has left over, for a refresh that nobody waits for; after a failed
-    flight a customer is left alone for ``hold_off`` seconds by such refreshes.
+    flight a customer is left alone for ``HOLD_OFF`` seconds by such refreshes.
     """
 
     def __init__(
@@ -49,18 +58,20 @@ class Refresher:
         clock: Clock,
         tasks: Tasks,
         take_spare: Callable[[], bool],
-        hold_off: float = 1.0,
     ) -> None:
         self.outcomes = dict.fromkeys(OUTCOMES, 0)
         self.pages = Tally([1, 2, 3, 5, 10, 25, 50, 100])
         self.deferred = 0
+        self.overtaken = 0
+        self.sinks: list[Sink] = []
         self._fetch = fetch
         self._cache = cache
         self._clock = clock
         self._take_spare = take_spare
         self._prepaid: set[Customer] = set()
-        self._hold_off = hold_off
         self._tasks = tasks
+        self._in_the_air: dict[Customer, Flight] = {}
+        self._landings: dict[Customer, asyncio.Future[None]] = {}
         self._flights = SingleFlight(self._fly, tasks)
         self._wanted: dict[Customer, float] = {}
         self._history: OrderedDict[Customer, Flight] = OrderedDict()
@@ -78,16 +89,35 @@ class Refresher:
         return self._history.get(customer)
 
     def trouble(self, customer: Customer) -> UpstreamError | None:
-        """Return why the last attempt of the flight that is under way came to nothing, if it did."""
+        """Return why the last attempt came to nothing, if it did, and that was not long ago."""
         last = self._history.get(customer)
-        return None if last is None or last.trouble is None else last.trouble[0](last.trouble[1])
+        if last is None or last.trouble is None:
+            return None
+        if last.landed is not None and self._clock() - last.landed > TROUBLED:
+            return None
+        kind, detail = last.trouble
+        return kind(detail)
+
+    def heard(self, customer: Customer, at: float) -> bool:
+        """Mark what is known of ``customer``, or is just being read, as from before the news; tell whether any is."""
+        flight = self._in_the_air.get(customer)
+        if flight is not None:
+            flight.dirty = self._cache.dirty(Snapshot(customer, flight.took_off, dirty=flight.dirty), at)
+        return self._cache.mark(customer, at) or flight is not None
+
+    def landing(self, customer: Customer) -> asyncio.Future[None]:
+        """Return a future that is done once a flight of ``customer`` has ended, whatever it came to."""
+        found = self._landings.get(customer)
+        if found is None:
+            found = self._landings[customer] = asyncio.get_running_loop().create_future()
+        return found
 
     def nudge(self, customer: Customer) -> None:
         """Refresh without waiting, unless a flight is under way, just failed, or the budget has nothing to spare."""
         if customer in self._flights:
             return
         last = self._history.get(customer)
-        if last is not None and last.detail is not None and self._clock() - (last.landed or inf) < self._hold_off:
+        if last is not None and last.detail is not None and self._clock() - (last.landed or inf) < HOLD_OFF:
             return
         if self._take_spare():
             self._prepaid.add(customer)
@@ -116,8 +146,8 @@ class Refresher:
 
     def _took_off(self, customer: Customer) -> float:
         """Return when the flight that is under way took off: now, if its task has not begun yet."""
-        last = self._history.get(customer)
-        return self._clock() if last is None or last.landed is not None else last.took_off
+        flight = self._in_the_air.get(customer)
+        return self._clock() if flight is None else flight.took_off
 
     def renew_soon(self, customer: Customer) -> None:
         """See to it that a flight takes off from now on, without waiting for it; many calls share one."""
@@ -139,7 +169,8 @@ class Refresher:
         flight = self._log(customer)
         try:
             snapshot = await self._fetch(customer, flight)
-            flight.outcome, flight.detail = "landed" if snapshot.unknown is None else snapshot.unknown.code, None
+            flight.outcome = "landed" if snapshot.unknown is None else snapshot.unknown.code
+            flight.trouble = None
         except asyncio.CancelledError:
             flight.outcome, flight.detail = "cancelled", "the process is shutting down"
             raise
@@ -151,19 +182,37 @@ class Refresher:
             flight.outcome, flight.detail = Defect.code, "a defect; the log has the traceback"
             raise Defect(flight.detail) from error
         finally:
-            flight.landed = self._clock()
-            self.outcomes[flight.outcome or Defect.code] += 1
-            if flight.pages:
-                self.pages.add(flight.pages)
-        if not self._cache.put(snapshot):
-            return self._cache.get(customer) or snapshot
-        return snapshot
+            self._ended(customer, flight)
+        snapshot = with_news(snapshot, flight.dirty)
+        self.overtaken += snapshot.dirty is not None
+        return self._keep(snapshot)
+
+    def _keep(self, snapshot: Snapshot) -> Snapshot:
+        """Put ``snapshot`` into the cache and tell the sinks; return what is the newest now."""
+        old = self._cache.get(snapshot.customer)
+        if self._cache.put(snapshot):
+            for sink in self.sinks:
+                sink(old, snapshot)
+        return self._cache.get(snapshot.customer) or snapshot
 
     def _log(self, customer: Customer) -> Flight:
-        flight = Flight(took_off=self._clock(), prepaid=customer in self._prepaid)
+        flight = self._in_the_air[customer] = Flight(took_off=self._clock(), prepaid=customer in self._prepaid)
         self._prepaid.discard(customer)
+        trouble = self.trouble(customer)
+        if trouble is not None:  # this flight has not fared better yet
+            flight.trouble = type(trouble), trouble.detail
         self._history[customer] = flight
         self._history.move_to_end(customer)
         while len(self._history) > HISTORY:
             self._history.popitem(last=False)
         return flight
+
+    def _ended(self, customer: Customer, flight: Flight) -> None:
+        del self._in_the_air[customer]
+        flight.landed = self._clock()
+        self.outcomes[flight.outcome or Defect.code] += 1
+        if flight.pages:
+            self.pages.add(flight.pages)
+        landing = self._landings.pop(customer, None)
+        if landing is not None:  # whoever waits for it runs after this step, so finds what is put into the cache in it
+            landing.set_result(None)

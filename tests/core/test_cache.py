@@ -3,6 +3,8 @@
 import gc
 import tracemalloc
 from collections import OrderedDict
+from dataclasses import replace
+from sys import getsizeof
 
 import cachetools
 import orjson
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from sidecar.core.cache import Cache, weigh, weigh_plan
-from sidecar.model import NOTHING, Customer, Feature, Plan, Snapshot, Unknown
+from sidecar.core.watermarks import Watermarks
+from sidecar.model import NOTHING, Customer, Dirty, Feature, Plan, Snapshot, Unknown
 from tests.core.fetching import ADA, BOB, held, unknown
 
 ROOM = 1 << 20
@@ -32,13 +35,13 @@ def bound_for(*snapshots: Snapshot) -> int:
 class TestOneCustomer:
     def test_nothing_is_remembered_of_a_stranger(self) -> None:
         """Who was never put is not there, and asking changes nothing."""
-        cache = Cache(ROOM)
+        cache = Cache(ROOM, Watermarks())
         assert cache.get(ADA) is None
         assert (len(cache), cache.bytes, cache.evictions) == (0, 0, 0)
 
     def test_what_is_put_is_remembered(self) -> None:
         """A snapshot comes back as it went in."""
-        cache = Cache(ROOM)
+        cache = Cache(ROOM, Watermarks())
         snapshot = held(ADA, 1.0, "seats", "export")
         assert cache.put(snapshot)
         assert cache.get(ADA) == snapshot
@@ -46,7 +49,7 @@ class TestOneCustomer:
 
     def test_the_same_id_in_another_account_is_another_customer(self) -> None:
         """A customer id means something only within its account."""
-        cache = Cache(ROOM)
+        cache = Cache(ROOM, Watermarks())
         cache.put(held(Customer("cus_1"), 1.0, "own"))
         cache.put(held(Customer("cus_1", "acct_1"), 1.0, "connected"))
         found = cache.get(Customer("cus_1"))
@@ -55,7 +58,7 @@ class TestOneCustomer:
 
     def test_an_older_snapshot_is_refused(self) -> None:
         """The cache never goes back in time, whatever order answers arrive in."""
-        cache = Cache(ROOM)
+        cache = Cache(ROOM, Watermarks())
         newer = held(ADA, 2.0, "seats")
         assert cache.put(newer)
         before = cache.bytes
@@ -65,7 +68,7 @@ class TestOneCustomer:
 
     def test_a_snapshot_of_the_same_moment_is_accepted(self) -> None:
         """Of two equally young lists the one that arrived last counts."""
-        cache = Cache(ROOM)
+        cache = Cache(ROOM, Watermarks())
         cache.put(held(ADA, 1.0, "seats"))
         assert cache.put(held(ADA, 1.0, "export"))
         found = cache.get(ADA)
@@ -74,7 +77,7 @@ class TestOneCustomer:
 
     def test_a_newer_snapshot_replaces(self) -> None:
         """Nothing of the older one is kept or counted."""
-        cache = Cache(ROOM)
+        cache = Cache(ROOM, Watermarks())
         cache.put(held(ADA, 1.0, "seats", "export", "sso"))
         cache.put(held(ADA, 2.0, "seats"))
         assert cache.bytes == bound_for(held(ADA, 2.0, "seats"))
@@ -82,7 +85,7 @@ class TestOneCustomer:
 
     def test_an_unknown_customer_is_remembered_as_such(self) -> None:
         """Stripe's refusal is part of what is remembered, and of its weight."""
-        cache = Cache(ROOM)
+        cache = Cache(ROOM, Watermarks())
         cache.put(unknown(ADA, 1.0))
         found = cache.get(ADA)
         assert found is not None
@@ -90,10 +93,111 @@ class TestOneCustomer:
         assert cache.bytes > bound_for(Snapshot(ADA, 1.0))
 
 
+class TestNews:
+    """What is remembered may be marked: there was news since."""
+
+    def test_there_is_nothing_to_mark_of_a_stranger(self) -> None:
+        """Who is not remembered will be read anew anyway."""
+        cache = Cache(ROOM, Watermarks())
+        assert not cache.mark(ADA, 2.0)
+        assert len(cache) == 0
+
+    def test_a_mark_says_when_and_what_was_known_till_then(self) -> None:
+        """The list itself stays; only this customer's."""
+        cache = Cache(ROOM, Watermarks())
+        for customer in (ADA, BOB):
+            cache.put(held(customer, 1.0, "seats"))
+        assert cache.mark(ADA, 2.0)
+        assert cache.get(ADA) == replace(held(ADA, 1.0, "seats"), dirty=Dirty(heard_at=2.0, verified_at=1.0))
+        assert cache.get(BOB) == held(BOB, 1.0, "seats")
+
+    def test_what_the_feed_had_vouched_for_stays_known(self) -> None:
+        """The moment is the watermark's at the time of the first news; later ones say nothing of a list in doubt."""
+        watermarks = Watermarks()
+        cache = Cache(ROOM, watermarks)
+        cache.put(held(ADA, 1.0, "seats"))
+        watermarks.begin(None, 0.0)
+        for until, heard_at in [(5.0, 6.0), (7.0, 8.0)]:
+            watermarks.advance(None, until)
+            cache.mark(ADA, heard_at)
+        found = cache.get(ADA)
+        assert found is not None
+        assert found.dirty == Dirty(heard_at=8.0, verified_at=5.0)
+
+    @pytest.mark.parametrize("taken_at", [6.0, 7.0])
+    def test_a_list_taken_after_the_news_is_clean(self, taken_at: float) -> None:
+        """From the moment of the news on: whatever changed is in it."""
+        cache = Cache(ROOM, Watermarks())
+        cache.put(held(ADA, 1.0, "seats"))
+        cache.mark(ADA, 6.0)
+        assert cache.put(held(ADA, taken_at, "export"))
+        assert cache.get(ADA) == held(ADA, taken_at, "export")
+
+    @pytest.mark.parametrize(("taken_at", "verified_at"), [(2.0, 4.0), (5.0, 5.0)])
+    def test_a_list_taken_before_the_news_is_marked_too(self, taken_at: float, verified_at: float) -> None:
+        """It was on its way when the news came; it is known as of the later moment of both."""
+        watermarks = Watermarks()
+        cache = Cache(ROOM, watermarks)
+        watermarks.begin(None, 0.0)
+        watermarks.advance(None, 4.0)
+        cache.put(held(ADA, 1.0, "seats"))
+        cache.mark(ADA, 6.0)
+        assert cache.put(held(ADA, taken_at, "export"))
+        assert cache.get(ADA) == replace(held(ADA, taken_at, "export"), dirty=Dirty(6.0, verified_at))
+
+    def test_what_is_known_to_be_true_up_to_later_stays(self) -> None:
+        """A list that was taken later may be known only up to earlier: the feed vouches for no unknown customer."""
+        watermarks = Watermarks()
+        cache = Cache(ROOM, watermarks)
+        cache.put(held(ADA, 1.0, "seats"))
+        watermarks.begin(None, 0.0)
+        watermarks.advance(None, 5.0)
+        assert not cache.put(unknown(ADA, 4.0))
+        assert cache.get(ADA) == held(ADA, 1.0, "seats")
+        assert cache.put(unknown(ADA, 5.0))
+
+    @pytest.mark.parametrize(("taken_at", "accepted"), [(3.0, False), (4.0, True), (5.0, True)])
+    def test_nothing_vouches_for_an_unknown_customer_in_doubt(self, taken_at: float, *, accepted: bool) -> None:
+        """One taken before the news is known as of its own moment; what is known up to later stays."""
+        watermarks = Watermarks()
+        cache = Cache(ROOM, watermarks)
+        cache.put(held(ADA, 1.0, "seats"))
+        watermarks.begin(None, 0.0)
+        watermarks.advance(None, 4.0)
+        cache.mark(ADA, 6.0)
+        assert cache.put(unknown(ADA, taken_at)) is accepted
+        found = cache.get(ADA)
+        assert found is not None
+        assert found.dirty == Dirty(6.0, taken_at if accepted else 4.0)
+        assert (found.unknown is not None) is accepted
+
+    def test_a_mark_is_counted(self) -> None:
+        """In the bytes, for as long as it is there; it is nobody's eviction."""
+        cache = Cache(ROOM, Watermarks())
+        cache.put(held(ADA, 1.0, "seats"))
+        clean = cache.bytes
+        for heard_at in (2.0, 3.0):
+            cache.mark(ADA, heard_at)
+            dirty = Dirty(heard_at, 1.0)
+            assert cache.bytes == clean + 8 + getsizeof(dirty) + getsizeof(heard_at) + getsizeof(1.0)
+        cache.put(held(ADA, 4.0, "seats"))
+        assert (cache.bytes, cache.evictions, len(cache)) == (clean, 0, 1)
+
+    def test_a_mark_finds_room(self) -> None:
+        """The bound holds for it as well: the least recently asked makes room."""
+        snapshots = [held(Customer(f"cus_{name}"), 1.0, "seats") for name in "ab"]
+        cache = Cache(bound_for(*snapshots), Watermarks())
+        for snapshot in snapshots:
+            cache.put(snapshot)
+        assert cache.mark(snapshots[1].customer, 2.0)
+        assert kept(cache, *(snapshot.customer for snapshot in snapshots)) == [snapshots[1].customer]
+        assert cache.evictions == 1
+
+
 class TestPlans:
     def test_equal_plans_are_one_object(self) -> None:
         """A thousand customers of one plan share one list of features and one set of lookup keys."""
-        cache = Cache(ROOM)
+        cache = Cache(ROOM, Watermarks())
         for customer in (ADA, BOB):
             cache.put(held(customer, 1.0, "seats", "export"))
         ada, bob = cache.get(ADA), cache.get(BOB)
@@ -105,7 +209,7 @@ class TestPlans:
 
     def test_a_shared_plan_is_counted_once(self) -> None:
         """The second customer adds what is its own."""
-        cache = Cache(ROOM)
+        cache = Cache(ROOM, Watermarks())
         cache.put(held(ADA, 1.0, "seats"))
         before = cache.bytes
         cache.put(held(BOB, 1.0, "seats"))
@@ -113,7 +217,7 @@ class TestPlans:
 
     def test_another_order_is_another_plan(self) -> None:
         """Stripe's order is kept, since ids are matched to features by it."""
-        cache = Cache(ROOM)
+        cache = Cache(ROOM, Watermarks())
         cache.put(held(ADA, 1.0, "seats", "export"))
         cache.put(held(BOB, 1.0, "export", "seats"))
         ada, bob = cache.get(ADA), cache.get(BOB)
@@ -123,7 +227,7 @@ class TestPlans:
 
     def test_a_plan_goes_with_its_last_holder(self) -> None:
         """While one customer has it, it stays; after that nothing of it is counted."""
-        cache = Cache(ROOM)
+        cache = Cache(ROOM, Watermarks())
         for customer in (ADA, BOB):
             cache.put(held(customer, 1.0, "seats"))
         cache.put(Snapshot(ADA, 2.0))
@@ -133,7 +237,7 @@ class TestPlans:
 
     def test_a_lookup_key_that_grows_does_not_wear_the_count_away(self) -> None:
         """Asking a string for its UTF-8 makes it larger for ``getsizeof``; what is taken away is what was added."""
-        cache = Cache(ROOM)
+        cache = Cache(ROOM, Watermarks())
         key = orjson.loads('"größe-plus"')
         cache.put(held(ADA, 1.0, key))
         orjson.dumps(key)
@@ -146,7 +250,7 @@ class TestTheBound:
         """Asking keeps a customer; having been put early does not make it go."""
         snapshots = [held(Customer(f"cus_{name}"), 1.0, "seats") for name in "abc"]
         a, b, c = (snapshot.customer for snapshot in snapshots)
-        cache = Cache(bound_for(*snapshots[:2]))
+        cache = Cache(bound_for(*snapshots[:2]), Watermarks())
         cache.put(snapshots[0])
         cache.put(snapshots[1])
         cache.get(a)
@@ -157,7 +261,7 @@ class TestTheBound:
     def test_the_room_that_is_there_is_used(self) -> None:
         """Exactly as many bytes as the bound may be in use."""
         snapshots = [held(Customer(f"cus_{number}"), 1.0, "seats", str(number)) for number in range(5)]
-        cache = Cache(bound_for(*snapshots))
+        cache = Cache(bound_for(*snapshots), Watermarks())
         for snapshot in snapshots:
             cache.put(snapshot)
         assert (len(cache), cache.evictions) == (5, 0)
@@ -166,7 +270,7 @@ class TestTheBound:
     def test_a_large_one_displaces_as_many_as_it_must(self) -> None:
         """Eviction goes on until there is room, and takes their plans along."""
         large = held(ADA, 1.0, *(f"feature-{number}" for number in range(50)))
-        cache = Cache(bound_for(large))
+        cache = Cache(bound_for(large), Watermarks())
         small = [held(Customer(f"cus_{number}"), 1.0, f"own-{number}") for number in range(4)]
         for snapshot in small:
             cache.put(snapshot)
@@ -177,7 +281,7 @@ class TestTheBound:
     def test_what_exceeds_the_whole_bound_is_not_kept(self) -> None:
         """Neither is the older one it replaces, for that would be a step back; nobody else makes room for it."""
         large = held(ADA, 2.0, *(f"feature-{number}" for number in range(50)))
-        cache = Cache(bound_for(large) - 1)
+        cache = Cache(bound_for(large) - 1, Watermarks())
         cache.put(held(BOB, 1.0, "seats"))
         cache.put(held(ADA, 1.0, "seats"))
         assert cache.put(large)
@@ -188,7 +292,7 @@ class TestTheBound:
     def test_a_plan_that_exceeds_the_bound_alone_is_not_kept(self) -> None:
         """A plan counts for its first holder."""
         snapshot = held(ADA, 1.0, *(f"feature-{number}" for number in range(50)))
-        cache = Cache(weigh_plan(snapshot.plan))
+        cache = Cache(weigh_plan(snapshot.plan), Watermarks())
         assert cache.put(snapshot)
         assert (len(cache), cache.bytes, cache.evictions) == (0, 0, 1)
 
@@ -198,19 +302,39 @@ PLANS = [(), ("seats",), ("seats", "export"), tuple(f"feature-{number}" for numb
 
 
 class Remembering(RuleBasedStateMachine):
-    """The cache beside an ordered dictionary that is put in order by hand, least recently asked first."""
+    """The cache beside an ordered dictionary that is put in order by hand, least recently asked first.
+
+    There is a feed for the key's own account, read from the beginning.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.max_bytes = 4500
-        self.cache = Cache(self.max_bytes)
+        self.watermarks = Watermarks()
+        self.watermarks.begin(None, 0.0)
+        self.until = 0.0
+        self.cache = Cache(self.max_bytes, self.watermarks)
         self.model: OrderedDict[Customer, Snapshot] = OrderedDict()
+        self.known_up_to: dict[Customer, float] = {}
+
+    @rule(moment=st.integers(1, 9))
+    def advance(self, moment: int) -> None:
+        self.until = max(self.until, float(moment))
+        self.watermarks.advance(None, float(moment))
 
     @rule(customer=st.sampled_from(CUSTOMERS))
     def ask(self, customer: Customer) -> None:
         assert self.cache.get(customer) == self.model.get(customer)
         if customer in self.model:
             self.model.move_to_end(customer)
+
+    @rule(customer=st.sampled_from(CUSTOMERS), moment=st.integers(1, 9))
+    def mark(self, customer: Customer, moment: int) -> None:
+        known, evictions = self.model.get(customer), self.cache.evictions
+        assert self.cache.mark(customer, float(moment)) is (known is not None)
+        if known is not None:
+            gone = self._place(replace(known, dirty=Dirty(float(moment), self._verified_at(known))))
+            assert self.cache.evictions - evictions == gone
 
     @rule(customer=st.sampled_from(CUSTOMERS), moment=st.integers(1, 9), keys=st.sampled_from(PLANS))
     def put(self, customer: Customer, moment: int, keys: tuple[str, ...]) -> None:
@@ -226,22 +350,38 @@ class Remembering(RuleBasedStateMachine):
 
     def _put(self, snapshot: Snapshot) -> None:
         customer, evictions = snapshot.customer, self.cache.evictions
-        known = self.model.get(customer)
-        accepted = known is None or known.taken_at <= snapshot.taken_at
+        known, wanted = self.model.get(customer), snapshot
+        if known is not None and known.dirty is not None and snapshot.taken_at < known.dirty.heard_at:
+            vouched_for = snapshot.taken_at if snapshot.unknown else known.dirty.verified_at
+            wanted = replace(snapshot, dirty=Dirty(known.dirty.heard_at, max(snapshot.taken_at, vouched_for)))
+        accepted = known is None or (
+            known.taken_at <= wanted.taken_at and self._verified_at(known) <= self._verified_at(wanted)
+        )
         assert self.cache.put(snapshot) is accepted
         gone = 0
-        if not accepted:
-            self.model.move_to_end(customer)  # it was looked up
+        if accepted:
+            gone = self._place(wanted)
         else:
-            self.model.pop(customer, None)
-            if bound_for(snapshot) > self.max_bytes:
-                gone = 1
-            else:
-                while bound_for(snapshot, *self.model.values()) > self.max_bytes:
-                    self.model.popitem(last=False)
-                    gone += 1
-                self.model[customer] = snapshot
+            self.model.move_to_end(customer)  # it was looked up
         assert self.cache.evictions - evictions == gone
+
+    def _place(self, snapshot: Snapshot) -> int:
+        """Put ``snapshot`` in the place of the older one; return how many had to go for it."""
+        self.model.pop(snapshot.customer, None)
+        if bound_for(snapshot) > self.max_bytes:
+            return 1
+        gone = 0
+        while bound_for(snapshot, *self.model.values()) > self.max_bytes:
+            self.model.popitem(last=False)
+            gone += 1
+        self.model[snapshot.customer] = snapshot
+        return gone
+
+    def _verified_at(self, snapshot: Snapshot) -> float:
+        if snapshot.dirty is not None:
+            return snapshot.dirty.verified_at
+        is_read = snapshot.customer.account is None and snapshot.unknown is None
+        return max(snapshot.taken_at, self.until) if is_read else snapshot.taken_at
 
     def peek(self) -> dict[Customer, Snapshot]:
         """Look into the cache without counting as somebody who asks."""
@@ -252,6 +392,13 @@ class Remembering(RuleBasedStateMachine):
         """The same customers and snapshots; that they are forgotten in the same order shows as time goes on."""
         assert len(self.cache) == len(self.model)
         assert self.peek() == self.model
+
+    @invariant()
+    def nothing_goes_back_in_time(self) -> None:
+        """While a customer is remembered, what is known of it only gets later."""
+        known = {customer: self.watermarks.verified_at(snapshot) for customer, snapshot in self.peek().items()}
+        assert all(self.known_up_to.get(customer, moment) <= moment for customer, moment in known.items())
+        self.known_up_to = known
 
     @invariant()
     def bytes_are_what_weighing_anew_gives(self) -> None:
@@ -283,22 +430,26 @@ def realistic(number: int, entitlements: int, plans: int) -> Snapshot:
 
 
 @pytest.mark.parametrize(
-    ("customers", "plans"),
+    ("customers", "plans", "dirty"),
     [
-        pytest.param(20_000, 10, id="dictionaries well filled"),
-        pytest.param(5_500, 10, id="dictionaries just grown"),
-        pytest.param(2_000, 2_000, id="everybody with a plan of their own"),
+        pytest.param(20_000, 10, False, id="dictionaries well filled"),
+        pytest.param(5_500, 10, False, id="dictionaries just grown"),
+        pytest.param(2_000, 2_000, False, id="everybody with a plan of their own"),
+        pytest.param(5_500, 10, True, id="everybody dirty"),
     ],
 )
-def test_the_count_of_bytes_is_honest(customers: int, plans: int) -> None:
+def test_the_count_of_bytes_is_honest(customers: int, plans: int, *, dirty: bool) -> None:
     """What we count differs by at most 15 % from what Python allocated."""
-    cache = Cache(1 << 30)
+    cache = Cache(1 << 30, Watermarks())
     gc.collect()
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
         for number in range(customers):
-            cache.put(realistic(number, entitlements=5, plans=plans))
+            snapshot = realistic(number, entitlements=5, plans=plans)
+            cache.put(snapshot)
+            if dirty:
+                cache.mark(snapshot.customer, snapshot.taken_at + 1)
         gc.collect()
         allocated = tracemalloc.get_traced_memory()[0] - before
     finally:

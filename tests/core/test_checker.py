@@ -1,7 +1,7 @@
 """The read road."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
@@ -11,121 +11,87 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.cache import Cache
-from sidecar.core.checker import Checker, Policies
-from sidecar.core.refresher import Refresher
+from sidecar.core.checker import MOST_ACCOUNTS, Policies
 from sidecar.core.wishes import NO_WISHES, Wishes, wishes
-from sidecar.errors import NoAnswer, TimedOut, Unreachable, UpstreamError
-from sidecar.kit.tasks import Tasks
-from sidecar.model import Customer, Decision, Finding, Policy, Reason, Snapshot, Source, State
-from sidecar.settings import Freshness
-from tests.core.fetching import ADA, BOB, FakeUpstream, held, settled, unknown
+from sidecar.errors import NoAnswer, TimedOut, Unreachable
+from sidecar.model import Customer, Decision, Finding, Policy, Reason, Source, State
+from tests.core.fetching import ADA, BOB, FRESHNESS, House, Told, settled, unknown
 from tests.fakes import FakeClock
 from tests.kit.virtual import play
-
-FRESHNESS = Freshness(fresh_for=300, stale_for=86400, unknown_for=60, deadline=2)
-
-
-class House:
-    """A checker with everything behind it, before a Stripe that answers ``pro``."""
-
-    def __init__(self, clock: FakeClock, policies: dict[str, Policy] | None = None) -> None:
-        self.clock = clock
-        self.upstream = FakeUpstream(clock, "pro")
-        self.cache = Cache(1 << 20)
-        self.tasks = Tasks(expected=(UpstreamError,))
-        self.refresher = Refresher(
-            self.upstream.fetch, self.cache, clock=clock, tasks=self.tasks, take_spare=lambda: True, hold_off=1.0
-        )
-        self.checker = Checker(
-            self.cache, self.refresher, freshness=FRESHNESS, policies=Policies(policies or {}), clock=clock
-        )
-
-    def remember(self, age: float, *keys: str, customer: Customer = ADA) -> Snapshot:
-        """Put what Stripe said ``age`` seconds ago into memory."""
-        snapshot = held(customer, self.clock.now - age, *keys)
-        self.cache.put(snapshot)
-        return snapshot
-
-    def fail(self, message: str = "no route") -> None:
-        self.upstream.error = Unreachable(message)
-
-    async def check(self, key: str = "pro", customer: Customer = ADA, default: str | None = None) -> Decision:
-        """Ask in a task of its own, as every request does."""
-        return await self.tasks.start(self.checker.check(customer, key, wishes(None, default)), name="check")
-
-
-@pytest.fixture
-async def house(clock: FakeClock) -> AsyncIterator[House]:
-    house = House(clock)
-    yield house
-    await house.tasks.close()
-
 
 # --- every state × wish × outcome --------------------------------------------------------------------------------
 #
 # hit    from memory, at once, Stripe is not asked        stale   from memory, at once, marked; one flight takes off
 # asked  from Stripe, by one flight                       old     from memory, marked, after a flight came to nothing
+# late   the same, after a flight that was waited for no longer than ``dirty_wait``
 # deny, allow, error   the policy's answer after a flight came to nothing;  with ¬: without having asked
 
-STATES = {"fresh": 10, "stale": 1000, "expired": 100_000, "absent": None, "unknown": 10, "unknown, expired": 100}
+STATES = {
+    "fresh": 10,
+    "stale": 1000,
+    "expired": 100_000,
+    "absent": None,
+    "unknown": 10,
+    "unknown, expired": 100,
+    "dirty": 10,
+}
 
 WHEN_STRIPE_ANSWERS = """
-                                fresh  stale  expired absent unknown unknown, expired
--                               hit    stale  asked   asked  hit     asked
-max-age=5                       asked  asked  asked   asked  asked   asked
-max-age=600                     hit    asked  asked   asked  hit     asked
-max-age=2000                    hit    stale  asked   asked  hit     asked
-max-age=999999                  hit    stale  asked   asked  hit     asked
-no-cache                        asked  asked  asked   asked  asked   asked
-no-cache,max-age=600            asked  asked  asked   asked  asked   asked
-max-stale                       hit    stale  stale   asked  hit     stale
-max-stale=1000                  hit    stale  asked   asked  hit     stale
-max-stale=0                     hit    asked  asked   asked  hit     asked
-max-age=5,max-stale             hit    stale  stale   asked  hit     stale
-max-age=5,max-stale=1000        hit    stale  asked   asked  hit     stale
-max-age=5,max-stale=20          hit    asked  asked   asked  hit     asked
-stale-if-error                  hit    stale  asked   asked  hit     asked
-stale-if-error=1000             hit    stale  asked   asked  hit     asked
-max-age=5,stale-if-error        asked  asked  asked   asked  asked   asked
-only-if-cached                  hit    stale  ¬error  ¬error hit     ¬error
-only-if-cached,max-stale        hit    stale  stale   ¬error hit     stale
-only-if-cached,max-age=5        ¬error ¬error ¬error  ¬error ¬error  ¬error
-default=allow                   hit    stale  asked   asked  hit     asked
-default=deny                    hit    stale  asked   asked  hit     asked
-only-if-cached,default=allow    hit    stale  ¬allow  ¬allow hit     ¬allow
-max-age=5,default=allow         asked  asked  asked   asked  asked   asked
+                                fresh  stale  expired absent unknown unknown, expired  dirty
+-                               hit    stale  asked   asked  hit     asked             asked
+max-age=5                       asked  asked  asked   asked  asked   asked             asked
+max-age=600                     hit    asked  asked   asked  hit     asked             asked
+max-age=2000                    hit    stale  asked   asked  hit     asked             asked
+max-age=999999                  hit    stale  asked   asked  hit     asked             asked
+no-cache                        asked  asked  asked   asked  asked   asked             asked
+no-cache,max-age=600            asked  asked  asked   asked  asked   asked             asked
+max-stale                       hit    stale  stale   asked  hit     stale             asked
+max-stale=1000                  hit    stale  asked   asked  hit     stale             asked
+max-stale=0                     hit    asked  asked   asked  hit     asked             asked
+max-age=5,max-stale             hit    stale  stale   asked  hit     stale             asked
+max-age=5,max-stale=1000        hit    stale  asked   asked  hit     stale             asked
+max-age=5,max-stale=20          hit    asked  asked   asked  hit     asked             asked
+stale-if-error                  hit    stale  asked   asked  hit     asked             asked
+stale-if-error=1000             hit    stale  asked   asked  hit     asked             asked
+max-age=5,stale-if-error        asked  asked  asked   asked  asked   asked             asked
+only-if-cached                  hit    stale  ¬error  ¬error hit     ¬error            ¬old
+only-if-cached,max-stale        hit    stale  stale   ¬error hit     stale             ¬old
+only-if-cached,max-age=5        ¬error ¬error ¬error  ¬error ¬error  ¬error            ¬error
+default=allow                   hit    stale  asked   asked  hit     asked             asked
+default=deny                    hit    stale  asked   asked  hit     asked             asked
+only-if-cached,default=allow    hit    stale  ¬allow  ¬allow hit     ¬allow            ¬old
+max-age=5,default=allow         asked  asked  asked   asked  asked   asked             asked
 """
 
 WHEN_STRIPE_DOES_NOT = """
-                                fresh  stale  expired absent unknown unknown, expired
--                               hit    stale  deny    deny   hit     deny
-max-age=5                       error  error  error   error  error   error
-max-age=600                     hit    error  error   error  hit     error
-max-age=2000                    hit    stale  error   error  hit     error
-max-age=999999                  hit    stale  error   error  hit     error
-no-cache                        error  error  error   error  error   error
-no-cache,max-age=600            error  error  error   error  error   error
-max-stale                       hit    stale  stale   deny   hit     stale
-max-stale=1000                  hit    stale  deny    deny   hit     stale
-max-stale=0                     hit    deny   deny    deny   hit     deny
-max-age=5,max-stale             hit    stale  stale   error  hit     stale
-max-age=5,max-stale=1000        hit    stale  error   error  hit     stale
-max-age=5,max-stale=20          hit    error  error   error  hit     error
-stale-if-error                  hit    stale  old     deny   hit     old
-stale-if-error=1000             hit    stale  deny    deny   hit     old
-stale-if-error=10               hit    stale  deny    deny   hit     deny
-max-age=5,stale-if-error        old    old    old     error  old     old
-max-age=5,stale-if-error=1000   old    old    error   error  old     old
-no-cache,stale-if-error=0       old    error  error   error  old     error
-only-if-cached                  hit    stale  ¬error  ¬error hit     ¬error
-only-if-cached,max-stale        hit    stale  stale   ¬error hit     stale
-only-if-cached,stale-if-error   hit    stale  ¬error  ¬error hit     ¬error
-default=allow                   hit    stale  allow   allow  hit     allow
-default=deny                    hit    stale  deny    deny   hit     deny
-only-if-cached,default=allow    hit    stale  ¬allow  ¬allow hit     ¬allow
-max-age=5,default=allow         allow  allow  allow   allow  allow   allow
-max-age=5,default=deny          deny   deny   deny    deny   deny    deny
+                                fresh  stale  expired absent unknown unknown, expired  dirty
+-                               hit    stale  deny    deny   hit     deny              late
+max-age=5                       error  error  error   error  error   error             error
+max-age=600                     hit    error  error   error  hit     error             late
+max-age=2000                    hit    stale  error   error  hit     error             late
+max-age=999999                  hit    stale  error   error  hit     error             late
+no-cache                        error  error  error   error  error   error             error
+no-cache,max-age=600            error  error  error   error  error   error             error
+max-stale                       hit    stale  stale   deny   hit     stale             late
+max-stale=1000                  hit    stale  deny    deny   hit     stale             late
+max-stale=0                     hit    deny   deny    deny   hit     deny              late
+max-age=5,max-stale             hit    stale  stale   error  hit     stale             late
+max-age=5,max-stale=1000        hit    stale  error   error  hit     stale             late
+max-age=5,max-stale=20          hit    error  error   error  hit     error             late
+stale-if-error                  hit    stale  old     deny   hit     old               late
+stale-if-error=1000             hit    stale  deny    deny   hit     old               late
+stale-if-error=10               hit    stale  deny    deny   hit     deny              late
+max-age=5,stale-if-error        old    old    old     error  old     old               old
+max-age=5,stale-if-error=1000   old    old    error   error  old     old               old
+no-cache,stale-if-error=0       old    error  error   error  old     error             old
+only-if-cached                  hit    stale  ¬error  ¬error hit     ¬error            ¬old
+only-if-cached,max-stale        hit    stale  stale   ¬error hit     stale             ¬old
+only-if-cached,stale-if-error   hit    stale  ¬error  ¬error hit     ¬error            ¬old
+default=allow                   hit    stale  allow   allow  hit     allow             late
+default=deny                    hit    stale  deny    deny   hit     deny              late
+only-if-cached,default=allow    hit    stale  ¬allow  ¬allow hit     ¬allow            ¬old
+max-age=5,default=allow         allow  allow  allow   allow  allow   allow             allow
+max-age=5,default=deny          deny   deny   deny    deny   deny    deny              deny
 """
 
 
@@ -164,6 +130,8 @@ def prepare(house: House, case: Case) -> None:
         house.cache.put(unknown(ADA, house.clock.now - age))
     elif age is not None:
         house.remember(age, "pro")
+    if case.state == "dirty":
+        house.cache.mark(ADA, house.clock.now)
     if case.stripe == "fails":
         house.fail()
     elif case.stripe == "hangs":
@@ -178,7 +146,7 @@ def named(decision: Decision, flights: int) -> str:
     assert decision.finding is not None
     if decision.source is Source.UPSTREAM:
         return "asked"
-    return ("stale" if flights else "hit") if decision.finding.stale == bool(flights) else "impossible"
+    return {(False, 0): "hit", (True, 0): "¬old", (True, 1): "stale"}[decision.finding.stale, flights]
 
 
 @pytest.mark.parametrize("case", list(cases()), ids=str)
@@ -198,11 +166,11 @@ def test_every_state_wish_and_outcome(case: Case) -> None:
 
     decision, house, answered = play(clock, story())
     flights, waited = len(house.upstream.asked), answered - began
-    expected = "stale" if case.expected == "old" else case.expected  # both are from memory, marked, with one flight
+    expected = "stale" if case.expected in ("old", "late") else case.expected  # from memory, marked, with one flight
     assert named(decision, flights) == expected
     assert flights == (0 if expected == "hit" or expected.startswith("¬") else 1)
-    at_once = case.expected in ("hit", "stale") or case.expected.startswith("¬")
-    assert waited == pytest.approx(2 if case.stripe == "hangs" and not at_once else 0, abs=1e-5)
+    at_once = case.stripe != "hangs" or case.expected in ("hit", "stale") or case.expected.startswith("¬")
+    assert waited == pytest.approx(0 if at_once else 0.5 if case.expected == "late" else 2, abs=1e-5)
     assert_it_says_so(decision, case, waited)
 
 
@@ -310,7 +278,9 @@ class TestState:
     async def test_state_follows_age(self, house: House, age: float, state: State) -> None:
         """The state is told with its snapshot, and telling starts no flight."""
         snapshot = house.remember(age, "pro")
-        assert house.checker.state(ADA) == (state, snapshot)
+        told, finding = house.checker.state(ADA)
+        assert finding is not None
+        assert (told, finding.snapshot, finding.age) == (state, snapshot, age)
         await settled()
         assert house.upstream.asked == []
 
@@ -377,49 +347,66 @@ async def test_a_stale_answer_is_followed_by_a_young_one(house: House) -> None:
 
 
 class Watched(House):
-    """A house whose every finding is written down."""
+    """A house whose every finding is written down, with the moments of the news that had been heard by then."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock)
-        self.as_of: list[float] = []
+        self.found: list[tuple[Finding, list[float]]] = []
+        self.heard_at: list[float] = []
 
     async def ask(self, way: Callable[[Customer], Coroutine[Any, Any, Finding]]) -> None:
         with suppress(NoAnswer):
             finding = await way(ADA)
-            self.as_of.append(finding.as_of)
+            self.found.append((finding, list(self.heard_at)))
 
-    async def step(self, what: str) -> None:
-        match what:
-            case "find":
-                _ = self.tasks.start(self.ask(self.checker.find), name="find")
-            case "refresh":
-                _ = self.tasks.start(self.ask(self.checker.refresh), name="refresh")
-            case "tick":
-                await asyncio.sleep(0.7)
-            case "hang":
-                self.upstream.gate.clear()
-            case "go on":
-                self.upstream.gate.set()
-            case _:
-                self.upstream.error = None if self.upstream.error else Unreachable("no route")
-        await settled()
+    def steps(self) -> dict[str, Callable[[], object]]:
+        """Return what may happen, by name."""
+        return {
+            "find": lambda: self.tasks.start(self.ask(self.checker.find), name="find"),
+            "refresh": lambda: self.tasks.start(self.ask(self.checker.refresh), name="refresh"),
+            "tick": lambda: None,
+            "news": self.bring_news,
+            "feed": self.vouch,
+            "gap": lambda: self.news.begin(None, self.clock.now),
+            "hang": self.upstream.gate.clear,
+            "go on": self.upstream.gate.set,
+            "make or delete": self.make_or_delete,
+            "break or mend": self.break_or_mend,
+        }
+
+    def bring_news(self) -> None:
+        self.hear()
+        self.heard_at.append(self.clock.now)
+
+    def make_or_delete(self) -> None:
+        self.upstream.known = not self.upstream.known
+
+    def break_or_mend(self) -> None:
+        self.upstream.error = None if self.upstream.error else Unreachable("no route")
 
 
-@given(st.lists(st.sampled_from(["find", "refresh", "tick", "hang", "go on", "break or mend"]), max_size=40))
-def test_as_of_never_decreases(steps: list[str]) -> None:
-    """Whatever happens, no answer is as of an earlier moment than one given before; and none is from the future."""
+STEPS = list(Watched(FakeClock()).steps())
+
+
+@given(st.lists(st.sampled_from(STEPS), max_size=40))
+def test_what_an_answer_is_as_of(steps: list[str]) -> None:
+    """Never an earlier moment than one given before, nor the future, nor one after news that its list is older than."""
     clock = FakeClock()
 
-    async def story() -> list[float]:
+    async def story() -> Watched:
         house = Watched(clock)
         for what in steps:
-            await house.step(what)
-        await house.tasks.close()
-        return house.as_of
+            house.steps()[what]()
+            await asyncio.sleep(0.7 if what == "tick" else 0.001)
+        await house.close()
+        return house
 
-    as_of = play(clock, story())
+    found = play(clock, story()).found
+    as_of = [finding.as_of for finding, _ in found]
     assert as_of == sorted(as_of)
     assert all(moment <= clock.now for moment in as_of)
+    for finding, heard_at in found:
+        assert all(finding.as_of < moment or finding.snapshot.taken_at >= moment for moment in heard_at)
 
 
 # --- flights ------------------------------------------------------------------------------------------------------
@@ -536,6 +523,351 @@ class TestRefresh:
         with pytest.raises(NoAnswer) as missing:
             await house.checker.refresh(ADA)
         assert (missing.value.code, missing.value.age) == ("unreachable", 10)
+
+
+# --- news ---------------------------------------------------------------------------------------------------------
+
+
+class TickingClock(FakeClock):
+    """A clock that each look at it advances by a ``tick``."""
+
+    tick = 0.0
+
+    def __call__(self) -> float:
+        self.now += self.tick
+        return self.now
+
+
+class TestDirty:
+    """An answer from a list that may have changed is put off for a moment."""
+
+    @pytest.mark.parametrize("takes", [0.0, 0.3])
+    def test_the_new_list_answers_if_it_lands_in_time(self, clock: FakeClock, takes: float) -> None:
+        """The flight that news started is the one that is waited for."""
+
+        async def story() -> tuple[House, Told]:
+            house = House(clock)
+            house.remember(10, "seats")
+            house.upstream.takes = takes
+            house.hear()
+            return house, await house.told()
+
+        house, answer = play(clock, story())
+        assert answer.in_short == (True, Source.UPSTREAM, False, takes)
+        assert house.upstream.asked == [ADA]
+
+    def test_the_old_list_answers_if_it_does_not(self, clock: FakeClock) -> None:
+        """After ``dirty_wait``, marked, and as of when it was last known to be true; the flight goes on."""
+
+        async def story() -> tuple[House, Told, Told]:
+            house = House(clock)
+            house.remember(10, "seats")
+            house.vouch(lag=3)
+            house.upstream.takes = 0.75
+            house.hear()
+            first = await house.told()
+            await asyncio.sleep(0.5)
+            return house, first, await house.told()
+
+        house, first, then = play(clock, story())
+        assert first.in_short == (False, Source.MEMORY, True, 0.5)
+        assert first.finding.age == pytest.approx(3.5, abs=1e-5)
+        assert then.in_short == (True, Source.MEMORY, False, 0)
+        assert house.upstream.asked == [ADA]
+
+    def test_a_flight_that_took_off_before_the_news_is_not_what_is_waited_for(self, clock: FakeClock) -> None:
+        """Its list may be from before; what answers took off after."""
+
+        async def story() -> tuple[House, Told]:
+            house = House(clock)
+            house.remember(10, "seats")
+            house.upstream.keys, house.upstream.takes = ("seats",), 0.2
+            house.refresher.nudge(ADA)
+            await asyncio.sleep(0.1)
+            house.upstream.keys = ("pro",)
+            house.hear()
+            return house, await house.told()
+
+        house, answer = play(clock, story())
+        assert answer.in_short == (True, Source.UPSTREAM, False, 0.3)
+        assert house.upstream.asked == [ADA, ADA]
+
+    def test_when_reading_is_known_to_fail_nothing_is_waited_for(self, clock: FakeClock) -> None:
+        """In an outage the wait would be in vain for every check; the next flight under way changes nothing of that."""
+
+        async def story() -> tuple[House, list[Told]]:
+            house = House(clock)
+            house.remember(10, "pro")
+            house.fail()
+            house.hear()
+            await settled()
+            house.upstream.gate.clear()
+            answers = [await house.told()]
+            await asyncio.sleep(1.5)
+            assert house.refresher.is_flying(ADA)
+            return house, [*answers, await house.told()]
+
+        house, answers = play(clock, story())
+        assert [answer.in_short for answer in answers] == [(True, Source.MEMORY, True, 0)] * 2
+        assert len(house.upstream.asked) == 2
+
+    def test_when_reading_is_known_to_fail_it_is_tried_by_those_who_ask(self, clock: FakeClock) -> None:
+        """Without waiting for it: so the end of the outage shows soon after."""
+
+        async def story() -> list[Told]:
+            house = House(clock)
+            house.remember(10, "seats")
+            await asyncio.sleep(1)
+            house.fail()
+            assert house.cache.mark(ADA, clock.now)
+            answers = [await house.told()]
+            house.upstream.error = None
+            await asyncio.sleep(1)
+            answers.append(await house.told())
+            await settled()
+            return [*answers, await house.told()]
+
+        assert [answer.in_short for answer in play(clock, story())] == [
+            (False, Source.MEMORY, True, 0),
+            (False, Source.MEMORY, True, 0),
+            (True, Source.MEMORY, False, 0),
+        ]
+
+    async def test_only_if_cached_is_answered_at_once(self, house: House) -> None:
+        """Marked, and without a flight of its own."""
+        house.remember(10, "pro")
+        house.cache.mark(ADA, house.clock.now)
+        answer = await house.told("only-if-cached")
+        assert answer.in_short == (True, Source.MEMORY, True, 0)
+        await settled()
+        assert house.upstream.asked == []
+
+    @pytest.mark.parametrize(
+        ("said", "fails_after", "code", "after"),
+        [
+            ("max-age=60", None, None, 0.5),
+            ("max-age=10", None, "too_old", 0.5),
+            ("max-age=60", 0.25, None, 0.25),
+            ("max-age=10", 0.25, "too_old", 0.25),
+            ("max-age=9", None, "too_old", 2),
+        ],
+    )
+    def test_a_bound_on_the_age_holds_after_the_wait(
+        self, clock: FakeClock, said: str, fails_after: float | None, code: str | None, after: float
+    ) -> None:
+        """What became too old while it was waited for is as good as too old from the start."""
+
+        async def story() -> Told:
+            house = House(clock)
+            house.remember(10, "pro")
+            house.upstream.takes = fails_after or 60.0
+            house.fail()
+            house.hear()
+            return await house.told(said)
+
+        answer = play(clock, story())
+        assert answer.after == after
+        assert (answer.decision.missing.code if answer.decision.missing else None) == code
+
+    @pytest.mark.parametrize(
+        ("takes", "expected", "flights"),
+        [
+            (0.3, (True, Source.UPSTREAM, False, 0.6), 2),
+            (0.7, (False, Source.UPSTREAM, True, 1.2), 2),
+            (1.8, (False, Source.MEMORY, True, 2.0), 2),
+        ],
+    )
+    def test_a_flight_of_ones_own_that_news_overtakes_is_dirty_too(
+        self, clock: FakeClock, takes: float, expected: tuple[bool, Source, bool, float], flights: int
+    ) -> None:
+        """The next one is waited for: no longer than ``dirty_wait``, nor beyond the deadline."""
+
+        async def story() -> tuple[House, Told]:
+            house = House(clock)
+            house.upstream.keys, house.upstream.takes = ("seats",), takes
+            asked = house.tasks.start(house.told(), name="asked")
+            await asyncio.sleep(0.1)
+            house.upstream.keys = ("pro",)
+            house.hear()
+            return house, await asked
+
+        began = clock.now
+        house, answer = play(clock, story())
+        assert answer.in_short == expected
+        assert len(house.upstream.asked) == flights
+        if not answer.decision.entitled:
+            assert answer.finding.as_of == began
+
+    async def test_a_bound_on_the_age_holds_to_the_last_moment(self) -> None:
+        """Time passes also where nothing is waited for, and what has become too old by then is not told."""
+        answered = []
+        for most in range(1, 40):
+            clock = TickingClock()
+            house = House(clock)
+            house.remember(5, "pro")
+            house.fail()
+            house.hear()
+            await settled()
+            clock.tick = 1.0
+            finding = (await house.told(f"max-age={most}")).decision.finding
+            answered.append(finding is not None)
+            assert finding is None or finding.age <= most
+            await house.close()
+        assert answered == sorted(answered)
+        assert {*answered} == {False, True}
+
+    def test_an_age_counts_from_what_the_feed_had_vouched_for(self, clock: FakeClock) -> None:
+        """A list that was taken long ago, and then known until just now, satisfies a bound on the age."""
+
+        async def story() -> Told:
+            house = House(clock)
+            house.remember(80_000, "pro")
+            house.vouch(lag=30)
+            house.upstream.gate.clear()
+            house.hear()
+            return await house.told("max-age=60")
+
+        answer = play(clock, story())
+        assert answer.in_short == (True, Source.MEMORY, True, 0.5)
+        assert answer.finding.age == pytest.approx(30.5, abs=1e-5)
+
+    def test_news_just_after_ones_own_flight_has_landed_is_heard_of(self, clock: FakeClock) -> None:
+        """Between the landing and the answer there is a moment, too."""
+
+        async def story() -> tuple[House, Told]:
+            house = House(clock)
+            house.upstream.keys, house.upstream.takes = ("seats",), 0.2
+            house.refresher.landing(ADA).add_done_callback(lambda _: change(house))
+            return house, await house.told()
+
+        def change(house: House) -> None:
+            house.upstream.keys = ("pro",)
+            house.hear()
+
+        house, answer = play(clock, story())
+        assert answer.in_short == (True, Source.UPSTREAM, False, 0.4)
+        assert house.upstream.asked == [ADA, ADA]
+
+    @pytest.mark.parametrize("said", [None, "no-cache"])
+    def test_what_ones_own_flight_has_read_counts_though_the_next_one_fails(
+        self, clock: FakeClock, said: str | None
+    ) -> None:
+        """It was asked of Stripe after the question, and is marked."""
+
+        async def story() -> Told:
+            house = House(clock)
+            house.upstream.takes = 0.3
+            asked = house.tasks.start(house.told(said), name="asked")
+            await asyncio.sleep(0.1)
+            house.hear()
+            await asyncio.sleep(0.25)
+            house.fail()
+            return await asked
+
+        assert play(clock, story()).in_short == (True, Source.UPSTREAM, True, 0.6)
+
+    async def test_a_refresh_brings_a_list_from_after_the_news(self, house: House) -> None:
+        """Whoever asks for a new list gets a clean one."""
+        house.remember(10, "seats")
+        house.hear()
+        finding = await house.checker.refresh(ADA)
+        assert (finding.snapshot.dirty, finding.stale, finding.age) == (None, False, 0)
+
+    async def test_the_state_says_so(self, house: House) -> None:
+        """With the list as it was, and since when it is in doubt."""
+        house.remember(10, "pro")
+        house.cache.mark(ADA, house.clock.now)
+        state, finding = house.checker.state(ADA)
+        assert finding is not None
+        assert (state, finding.stale, finding.age) == (State.DIRTY, True, 10)
+
+
+class TestTheFeed:
+    """Answers are as young as what the feed vouches for."""
+
+    async def test_an_age_counts_from_the_watermark(self, house: House) -> None:
+        """A list that was taken long ago, of which nothing was heard, is fresh."""
+        house.remember(80_000, "pro")
+        house.vouch(lag=30)
+        answer = await house.told()
+        assert answer.in_short == (True, Source.MEMORY, False, 0)
+        assert (answer.finding.age, answer.finding.as_of) == (30, house.clock.now - 30)
+        assert house.checker.state(ADA)[0] is State.FRESH
+        await settled()
+        assert house.upstream.asked == []
+
+    async def test_a_bound_on_the_age_is_on_that_age(self, house: House) -> None:
+        """``max-age`` is satisfied by what the feed vouches for."""
+        house.remember(80_000, "pro")
+        house.vouch(lag=30)
+        assert (await house.told("max-age=30")).decision.source is Source.MEMORY
+        assert (await house.told("max-age=29")).decision.source is Source.UPSTREAM
+
+    async def test_without_the_feed_the_age_grows_on(self, house: House) -> None:
+        """A watermark that stands still is passed by time like any other moment."""
+        house.remember(1000, "pro")
+        house.vouch()
+        house.clock.advance(301)
+        answer = await house.told()
+        assert (answer.finding.age, answer.finding.stale) == (301, True)
+
+    async def test_what_waits_for_others_ages_meanwhile(self, house: House) -> None:
+        """In a batch that waited, an answer states its age as of the end, and is marked if it has become stale."""
+        house.remember(200, "pro")
+        decision = await house.check()
+        assert house.checker.aged(decision) == decision
+        house.clock.advance(101)
+        finding = house.checker.aged(decision).finding
+        assert finding is not None
+        assert (finding.age, finding.stale) == (301, True)
+        house.fail()
+        by_policy = await house.check(customer=BOB)
+        assert house.checker.aged(by_policy) is by_policy
+
+    @pytest.mark.parametrize(("age", "flights"), [(225, 0), (285, 1), (300, 1)])
+    async def test_who_is_asked_about_is_read_ahead(self, house: House, age: float, flights: int) -> None:
+        """Near the end of freshness an answer from memory starts a flight, and is not marked."""
+        house.remember(age, "pro")
+        assert (await house.told()).in_short == (True, Source.MEMORY, False, 0)
+        await settled()
+        assert len(house.upstream.asked) == flights
+
+    async def test_reading_ahead_takes_what_the_budget_has_left_over(self, house: House) -> None:
+        """With nothing to spare it is put off, and the answer is the same."""
+        house.spare = False
+        house.remember(290, "pro")
+        assert (await house.told()).in_short == (True, Source.MEMORY, False, 0)
+        await settled()
+        assert (house.upstream.asked, house.refresher.deferred) == ([], 1)
+
+    @pytest.mark.parametrize(("unread", "flights"), [(0.9, 0), (1.0, 1)])
+    async def test_what_the_feed_keeps_young_is_read_again_all_the_same(
+        self, house: House, unread: float, flights: int
+    ) -> None:
+        """Every ``audit_every``, if anybody asks about it."""
+        house.remember(unread * FRESHNESS.audit_every, "pro")
+        house.vouch()
+        assert (await house.told()).in_short == (True, Source.MEMORY, False, 0)
+        await settled()
+        assert len(house.upstream.asked) == flights
+
+
+class TestAccounts:
+    async def test_those_asked_about_are_noted(self, house: House) -> None:
+        """The feed reads their events, and always those of the key's own."""
+        house.remember(10, "pro")
+        house.remember(10, "pro", customer=BOB)
+        for customer in (ADA, BOB, BOB):
+            await house.check(customer=customer)
+        assert house.checker.accounts == {"acct_1"}
+
+    async def test_they_are_bounded(self, house: House) -> None:
+        """Each costs a request per poll; those noted are not displaced."""
+        crowd = [Customer("cus_1", f"acct_{number}") for number in range(MOST_ACCOUNTS + 1)]
+        for customer in crowd:
+            house.remember(10, "pro", customer=customer)
+            assert house.checker.glance(customer) is not None
+        assert house.checker.accounts == {customer.account for customer in crowd[:-1]}
 
 
 # --- policy -------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 import pytest
@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from sidecar.core.cache import Cache
 from sidecar.core.refresher import HISTORY, OUTCOMES, Refresher
+from sidecar.core.watermarks import Watermarks
 from sidecar.errors import CursorVanished, Defect, Throttled, TimedOut, Unreachable, UpstreamError
 from sidecar.kit.tasks import Tasks
-from sidecar.model import Customer, Flight, Snapshot
-from tests.core.fetching import ADA, BOB, FakeUpstream, held, settled
+from sidecar.model import Customer, Dirty, Flight, Snapshot
+from tests.core.fetching import ADA, BOB, FakeUpstream, held, settled, unknown
 from tests.fakes import FakeClock
 
 
@@ -25,12 +26,15 @@ class Airport:
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.upstream = FakeUpstream(clock, "pro")
-        self.cache = Cache(1 << 20)
+        self.watermarks = Watermarks()
+        self.cache = Cache(1 << 20, self.watermarks)
         self.tasks = Tasks(expected=(UpstreamError,))
         self.spare = True
+        self.told: list[tuple[Snapshot | None, Snapshot]] = []
         self.refresher = Refresher(
-            self.upstream.fetch, self.cache, clock=clock, tasks=self.tasks, take_spare=lambda: self.spare, hold_off=1.0
+            self.upstream.fetch, self.cache, clock=clock, tasks=self.tasks, take_spare=lambda: self.spare
         )
+        self.refresher.sinks.append(lambda old, new: self.told.append((old, new)))
 
     def fail(self) -> None:
         self.upstream.error = Unreachable("no route")
@@ -41,6 +45,15 @@ class Airport:
         (ended,) = await asyncio.gather(self.refresher.renew(ADA), return_exceptions=True)
         assert ended is error or isinstance(ended, Defect)
         self.upstream.error = None
+
+    async def take_off(self) -> float:
+        """Let a flight be in the air for a second; return the moment at which it took off."""
+        took_off = self.clock.now
+        self.upstream.gate.clear()
+        self.refresher.nudge(ADA)
+        await settled()
+        self.clock.advance(1)
+        return took_off
 
     def outcomes(self) -> dict[str, int]:
         return {outcome: count for outcome, count in self.refresher.outcomes.items() if count}
@@ -124,12 +137,7 @@ class TestSince:
     @pytest.fixture
     async def in_the_air(self, airport: Airport) -> float:
         """A flight that took off a second ago; its moment."""
-        took_off = airport.clock.now
-        airport.upstream.gate.clear()
-        airport.refresher.nudge(ADA)
-        await settled()
-        airport.clock.advance(1)
-        return took_off
+        return await airport.take_off()
 
     @pytest.mark.parametrize(("after", "flights"), [(-inf, 1), (-60.0, 1), (0.0, 1), (0.5, 2), (1.0, 2)], ids=str)
     async def test_a_flight_in_the_air_serves_whom_it_is_not_too_early_for(
@@ -217,6 +225,24 @@ class TestSince:
         assert found is not None
         assert found.taken_at == airport.clock.now > in_the_air
 
+    async def test_renewing_soon_many_times_costs_one_flight_more(
+        self, airport: Airport, in_the_air: float, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """All who come while a flight is in the air share the next one; who comes later gets another."""
+        for _ in range(50):
+            airport.refresher.renew_soon(ADA)
+        await settled()
+        airport.upstream.gate.set()
+        await settled()
+        assert len(airport.upstream.asked) == 2
+        airport.clock.advance(1)
+        airport.refresher.renew_soon(ADA)
+        await settled()
+        found = airport.cache.get(ADA)
+        assert found is not None
+        assert found.taken_at == airport.clock.now > in_the_air
+        assert caplog.records == []
+
     async def test_renewing_soon_may_fail_quietly(self, airport: Airport, caplog: pytest.LogCaptureFixture) -> None:
         """The outcome is counted; an expected failure is nobody's log line."""
         airport.fail()
@@ -285,6 +311,260 @@ class TestNudge:
         assert len(airport.upstream.asked) == 2
 
 
+class TestHeard:
+    """News that comes while a list is read: what is read may be from before it."""
+
+    @pytest.fixture
+    async def in_the_air(self, airport: Airport) -> float:
+        """A flight that took off a second ago; its moment."""
+        return await airport.take_off()
+
+    async def land(self, airport: Airport) -> Snapshot:
+        """Let what is in the air land; return what is remembered then."""
+        airport.upstream.gate.set()
+        await settled()
+        found = airport.cache.get(ADA)
+        assert found is not None
+        return found
+
+    async def test_of_a_stranger_it_means_nothing(self, airport: Airport) -> None:
+        """Nothing is remembered of it, and nothing on its way."""
+        assert not airport.refresher.heard(ADA, airport.clock.now)
+
+    async def test_what_is_remembered_is_marked(self, airport: Airport) -> None:
+        """At once."""
+        await airport.refresher.renew(ADA)
+        airport.clock.advance(1)
+        assert airport.refresher.heard(ADA, airport.clock.now)
+        found = airport.cache.get(ADA)
+        assert found is not None
+        assert found.dirty == Dirty(airport.clock.now, airport.clock.now - 1)
+        assert airport.refresher.overtaken == 0
+
+    async def test_a_first_flight_that_is_overtaken_lands_dirty(self, airport: Airport, in_the_air: float) -> None:
+        """Also where nothing was remembered that could have been marked; it is counted."""
+        assert airport.refresher.heard(ADA, airport.clock.now)
+        dirty = Dirty(heard_at=airport.clock.now, verified_at=in_the_air)
+        assert await self.land(airport) == replace(held(ADA, in_the_air, "pro"), dirty=dirty)
+        assert airport.refresher.overtaken == 1
+
+    @pytest.mark.parametrize("known", [True, False])
+    async def test_what_the_feed_vouches_for_till_then_is_known_of_it(self, airport: Airport, *, known: bool) -> None:
+        """Up to the first news nothing had changed since the list was taken; an unknown customer may have been made."""
+        airport.upstream.known = known
+        took_off = await airport.take_off()
+        airport.watermarks.begin(None, took_off - 100)
+        for _ in range(2):
+            airport.watermarks.advance(None, airport.clock.now - 0.5)
+            airport.refresher.heard(ADA, airport.clock.now)
+            airport.clock.advance(1)
+        found = await self.land(airport)
+        assert found.dirty == Dirty(airport.clock.now - 1, took_off + (0.5 if known else 0.0))
+
+    async def test_so_does_any_flight(self, clock: FakeClock) -> None:
+        """The mark that was made when the news came stays; those who wait for the flight get it marked."""
+        airport = Airport(clock)
+        await airport.refresher.renew(ADA)
+        airport.clock.advance(1)
+        airport.upstream.gate.clear()
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(airport.refresher.renew(ADA))
+            await settled()
+            airport.clock.advance(1)
+            airport.refresher.heard(ADA, airport.clock.now)
+            airport.upstream.gate.set()
+        dirty = Dirty(heard_at=clock.now, verified_at=clock.now - 1)
+        assert asked.result() == airport.cache.get(ADA) == replace(held(ADA, clock.now - 1, "pro"), dirty=dirty)
+        await airport.tasks.close()
+
+    async def test_news_of_another_overtakes_nothing(self, airport: Airport, in_the_air: float) -> None:
+        """A flight is one customer's."""
+        assert not airport.refresher.heard(BOB, airport.clock.now)
+        assert await self.land(airport) == held(ADA, in_the_air, "pro")
+
+    async def test_the_next_flight_lands_clean(self, airport: Airport, in_the_air: float) -> None:
+        """It took off after the news."""
+        airport.refresher.heard(ADA, airport.clock.now)
+        await self.land(airport)
+        await airport.refresher.renew(ADA)
+        assert airport.cache.get(ADA) == held(ADA, airport.clock.now, "pro")
+        assert airport.refresher.overtaken == 1
+
+    async def test_a_flight_that_has_not_begun_is_not_overtaken(self, airport: Airport) -> None:
+        """It is asked for, but Stripe is not asked yet: it will read what the news was about."""
+        airport.refresher.nudge(ADA)
+        assert airport.refresher.is_flying(ADA)
+        assert not airport.refresher.heard(ADA, airport.clock.now)
+        assert (await self.land(airport)).dirty is None
+
+    async def test_a_list_that_was_read_anew_after_the_news_is_clean(self, clock: FakeClock) -> None:
+        """A reading that starts again during its flight counts from when it did."""
+        cache, tasks, heard = Cache(1 << 20, Watermarks()), Tasks(), asyncio.Event()
+
+        async def fetch(customer: Customer, flight: Flight) -> Snapshot:
+            await heard.wait()
+            return held(customer, clock(), "pro")
+
+        refresher = Refresher(fetch, cache, clock=clock, tasks=tasks, take_spare=lambda: True)
+        refresher.nudge(ADA)
+        await settled()
+        clock.advance(1)
+        assert refresher.heard(ADA, clock.now)
+        heard.set()
+        await settled()
+        assert cache.get(ADA) == held(ADA, clock.now, "pro")
+        assert refresher.overtaken == 0
+
+
+class TestLanding:
+    async def test_it_comes_with_the_list(self, airport: Airport) -> None:
+        """Whoever waits for it finds what has landed in memory."""
+        landing = airport.refresher.landing(ADA)
+        assert airport.refresher.landing(ADA) is landing
+        found: list[Snapshot | None] = []
+        landing.add_done_callback(lambda _: found.append(airport.cache.get(ADA)))
+        snapshot = await airport.refresher.renew(ADA)
+        await settled()
+        assert found == [snapshot]
+
+    async def test_it_comes_with_a_failure_too(self, airport: Airport) -> None:
+        """A flight ends, whatever it came to."""
+        landing = airport.refresher.landing(ADA)
+        await airport.fly_into(Unreachable("no route"))
+        assert landing.done()
+
+    async def test_it_comes_once(self, airport: Airport) -> None:
+        """The next flight has a landing of its own, whether or not anybody waits for it; so has another customer."""
+        first, other = airport.refresher.landing(ADA), airport.refresher.landing(BOB)
+        await airport.refresher.renew(ADA)
+        await airport.refresher.renew(ADA)
+        second = airport.refresher.landing(ADA)
+        assert (first.done(), second.done(), other.done()) == (True, False, False)
+
+
+class TestSinks:
+    """They are told of every list that takes a place in the cache."""
+
+    async def test_they_are_told_what_was_there_and_what_came(self, airport: Airport) -> None:
+        """The first time there was nothing."""
+        first = await airport.refresher.renew(ADA)
+        airport.clock.advance(1)
+        airport.upstream.keys = ("seats",)
+        second = await airport.refresher.renew(ADA)
+        assert airport.told == [(None, first), (first, second)]
+
+    async def test_they_are_told_of_the_news(self, airport: Airport) -> None:
+        """What was there was marked when it was replaced; what came lands marked when it was overtaken."""
+        await airport.refresher.renew(ADA)
+        airport.clock.advance(1)
+        airport.refresher.heard(ADA, airport.clock.now)
+        marked = airport.cache.get(ADA)
+        airport.upstream.gate.clear()
+        airport.refresher.nudge(ADA)
+        await settled()
+        airport.clock.advance(1)
+        airport.refresher.heard(ADA, airport.clock.now)
+        airport.upstream.gate.set()
+        await settled()
+        old, new = airport.told[-1]
+        assert (old, new) == (
+            replace(held(ADA, airport.clock.now - 2, "pro"), dirty=Dirty(airport.clock.now, airport.clock.now - 2)),
+            replace(held(ADA, airport.clock.now - 1, "pro"), dirty=Dirty(airport.clock.now, airport.clock.now - 1)),
+        )
+        assert marked is not None
+
+    async def test_they_are_not_told_of_what_came_too_late(self, airport: Airport) -> None:
+        """What does not get into the cache has changed nothing."""
+        airport.cache.put(held(ADA, airport.clock.now + 1, "seats"))
+        await airport.refresher.renew(ADA)
+        assert airport.told == []
+
+    async def test_nor_of_failures(self, airport: Airport) -> None:
+        """A failed read never means no."""
+        await airport.fly_into(Unreachable("no route"))
+        assert airport.told == []
+
+
+class TestTrouble:
+    """Why the last attempt came to nothing: known while the next one is still under way."""
+
+    async def test_there_is_none_at_first(self, airport: Airport) -> None:
+        """Nor after a flight that landed."""
+        assert airport.refresher.trouble(ADA) is None
+        await airport.refresher.renew(ADA)
+        assert airport.refresher.trouble(ADA) is None
+
+    async def test_it_is_carried_over_until_a_request_succeeds(self, airport: Airport) -> None:
+        """A flight that has not fared better yet has its predecessor's, over any number of them."""
+        await airport.fly_into(Throttled("too many"))
+        airport.upstream.gate.clear()
+        for _ in range(2):
+            airport.clock.advance(1)
+            airport.refresher.nudge(ADA)
+            await settled()
+            trouble = airport.refresher.trouble(ADA)
+            assert isinstance(trouble, Throttled)
+            assert trouble.detail == "too many"
+            airport.upstream.error = Throttled("too many")
+            airport.upstream.gate.set()
+            await settled()
+            airport.upstream.gate.clear()
+        airport.upstream.error = None
+        airport.upstream.gate.set()
+        await airport.refresher.renew(ADA)
+        assert airport.refresher.trouble(ADA) is None
+
+    async def test_it_ends_with_a_flight_that_landed(self, airport: Airport) -> None:
+        """The one after it begins without."""
+        await airport.fly_into(Unreachable("no route"))
+        await airport.refresher.renew(ADA)
+        airport.upstream.gate.clear()
+        airport.refresher.nudge(ADA)
+        await settled()
+        assert airport.refresher.trouble(ADA) is None
+
+    @pytest.mark.parametrize(("passed", "is_known"), [(60.0, True), (60.5, False)])
+    async def test_it_is_forgotten_in_time(self, airport: Airport, passed: float, *, is_known: bool) -> None:
+        """A failure of long ago says nothing of the next attempt, nor does that one begin with it."""
+        await airport.fly_into(Unreachable("no route"))
+        airport.clock.advance(passed)
+        assert (airport.refresher.trouble(ADA) is not None) is is_known
+        airport.upstream.gate.clear()
+        airport.refresher.nudge(ADA)
+        await settled()
+        assert (airport.refresher.trouble(ADA) is not None) is is_known
+
+    async def test_while_a_flight_is_in_the_air_it_stays(self, airport: Airport) -> None:
+        """However long that takes: it has not fared better yet."""
+        await airport.fly_into(Unreachable("no route"))
+        airport.clock.advance(1)
+        airport.upstream.gate.clear()
+        airport.refresher.nudge(ADA)
+        await settled()
+        airport.clock.advance(600)
+        assert airport.refresher.trouble(ADA) is not None
+
+    async def test_it_is_one_customers(self, airport: Airport) -> None:
+        """Another's list may be readable."""
+        await airport.fly_into(Unreachable("no route"))
+        airport.upstream.gate.clear()
+        airport.refresher.nudge(BOB)
+        await settled()
+        assert airport.refresher.trouble(BOB) is None
+
+    async def test_that_stripe_knows_no_such_customer_ends_it_too(self, clock: FakeClock) -> None:
+        """Stripe has answered. The client sets a flight's trouble and clears it only after a 200."""
+        cache, tasks = Cache(1 << 20, Watermarks()), Tasks()
+
+        async def fetch(customer: Customer, flight: Flight) -> Snapshot:
+            flight.trouble = (Throttled, "too many")  # the first attempt's
+            return unknown(customer, clock())
+
+        refresher = Refresher(fetch, cache, clock=clock, tasks=tasks, take_spare=lambda: True)
+        await refresher.renew(ADA)
+        assert refresher.trouble(ADA) is None
+
+
 class TestHistory:
     async def test_a_flight_is_logged(self, airport: Airport) -> None:
         """When it took off and landed, over how many pages, and that it landed."""
@@ -296,8 +576,10 @@ class TestHistory:
         airport.upstream.pages = 3
         airport.upstream.gate.set()
         await settled()
-        assert airport.refresher.last_flight(ADA) == Flight(
-            took_off, pages=3, landed=took_off + 0.5, outcome="landed", detail=None, prepaid=True
+        flight = airport.refresher.last_flight(ADA)
+        assert flight is not None
+        assert flight == Flight(
+            took_off, flight.exchanges, pages=3, landed=took_off + 0.5, outcome="landed", detail=None, prepaid=True
         )
         assert airport.refresher.pages.cumulative()[:3] == [(1, 0), (2, 0), (3, 1)]
 
@@ -413,11 +695,12 @@ class Tower:
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.cache = Cache(1 << 20)
+        self.cache = Cache(1 << 20, Watermarks())
         self.tasks = Tasks(expected=(UpstreamError, ValueError))
-        self.refresher = Refresher(
-            self.fetch, self.cache, clock=self.clock, tasks=self.tasks, take_spare=lambda: True, hold_off=0.0
-        )
+        self.refresher = Refresher(self.fetch, self.cache, clock=self.clock, tasks=self.tasks, take_spare=lambda: True)
+        self.refresher.sinks.append(lambda _, new: self.landed.append((new, self.heard_at)))
+        self.heard_at: float = -inf
+        self.landed: list[tuple[Snapshot, float]] = []
         self.in_the_air: asyncio.Future[None] | None = None
         self.took_off = 0
         self.callers: list[Caller] = []
@@ -455,6 +738,12 @@ class Tower:
             caller = self.callers[number % len(self.callers)]
             caller.left = caller.task.cancel() or caller.left
 
+    def go_on(self, *, news: bool) -> None:
+        self.clock.advance(1)
+        if news:
+            self.heard_at = self.clock.now
+            self.refresher.heard(ADA, self.heard_at)
+
     def step(self, what: str, number: int) -> None:
         match what:
             case "call":
@@ -472,15 +761,18 @@ class Tower:
             case "leave":
                 self.leave(number)
             case _:
-                self.clock.advance(1)
+                self.go_on(news=what == "news")
 
 
-STEPS = ["call", "call since", "nudge", "land", "fail", "break", "leave", "tick"]
+STEPS = ["call", "call since", "nudge", "land", "fail", "break", "leave", "tick", "news"]
 
 
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 3), st.booleans()), max_size=40))
 def test_whatever_the_order_callers_get_what_they_asked_for(steps: list[tuple[str, int, bool]]) -> None:
-    """One flight at a time, two at most for a caller, nothing older than they want, and nobody waits for ever."""
+    """One flight at a time, two at most for a caller, nothing older than they want, and nobody waits for ever.
+
+    A list is dirty when it was taken before the last news, in the cache at any time as when it lands, and only then.
+    """
 
     async def story() -> Tower:
         tower = Tower()
@@ -490,8 +782,10 @@ def test_whatever_the_order_callers_get_what_they_asked_for(steps: list[tuple[st
             if pause:
                 await settled()
             snapshot = tower.cache.get(ADA)
-            assert seen <= (snapshot.taken_at if snapshot else seen)
-            seen = snapshot.taken_at if snapshot else seen
+            if snapshot is not None:
+                assert seen <= snapshot.taken_at
+                assert (snapshot.dirty is None) is (snapshot.taken_at >= tower.heard_at)
+                seen = snapshot.taken_at
         for _ in range(3):  # the one in the air, the second of those who came too late, and none
             await settled()
             tower.end()
@@ -501,6 +795,7 @@ def test_whatever_the_order_callers_get_what_they_asked_for(steps: list[tuple[st
     tower = asyncio.run(story(), debug=True)
     assert tower.in_the_air is None
     assert sum(tower.refresher.outcomes.values()) == tower.took_off
+    assert all((new.dirty is None) is (new.taken_at >= heard_at) for new, heard_at in tower.landed)
     assert all(caller.task.done() for caller in tower.callers)
     for caller in tower.callers:
         with suppress(asyncio.CancelledError, Throttled, Defect):

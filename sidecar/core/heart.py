@@ -1,0 +1,58 @@
+"""The parts of the heart, put together: what the ways in ask, what news is brought to, what a scrape reads."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+from sidecar.core.audit import Audit
+from sidecar.core.cache import Cache
+from sidecar.core.changes import Changes
+from sidecar.core.checker import Checker, Policies
+from sidecar.core.news import News
+from sidecar.core.refresher import Fetch, Refresher
+from sidecar.core.schedule import Schedule
+from sidecar.core.trust import Trust
+from sidecar.core.vigil import Vigil
+from sidecar.core.watermarks import Watermarks
+from sidecar.kit.clock import Clock
+from sidecar.kit.tasks import Tasks
+from sidecar.settings import Freshness
+
+
+class Rules(NamedTuple):
+    """What the heart goes by. ``seed`` is this process's own, unlike any other's."""
+
+    freshness: Freshness
+    policies: Policies
+    cache_bytes: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Heart:
+    """Every part once."""
+
+    watermarks: Watermarks
+    cache: Cache
+    changes: Changes
+    audit: Audit
+    refresher: Refresher
+    schedule: Schedule
+    news: News
+    vigil: Vigil
+    checker: Checker
+
+    @classmethod
+    def of(cls, fetch: Fetch, take_spare: Callable[[], bool], rules: Rules, *, tasks: Tasks, clock: Clock) -> Self:
+        """Build the parts in order of dependence."""
+        watermarks = Watermarks()
+        cache, audit = Cache(rules.cache_bytes, watermarks), Audit(watermarks, clock=clock)
+        changes = Changes(boot=f"{rules.seed:08x}")
+        refresher = Refresher(fetch, cache, clock=clock, tasks=tasks, take_spare=take_spare)
+        schedule = Schedule(cache, refresher, tasks=tasks, clock=clock)
+        refresher.sinks += changes.note, audit.compare, schedule.look_again
+        news = News(refresher, schedule, watermarks, audit, clock=clock)
+        vigil = Vigil(refresher, tasks=tasks, clock=clock)
+        trust = Trust(rules.freshness, watermarks, seed=rules.seed)
+        checker = Checker(cache, refresher, vigil, trust=trust, policies=rules.policies, clock=clock)
+        return cls(watermarks, cache, changes, audit, refresher, schedule, news, vigil, checker)

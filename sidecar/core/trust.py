@@ -1,0 +1,59 @@
+"""How far what is in memory may be trusted, and when it is due to be read again."""
+
+from zlib import crc32
+
+from sidecar.core.watermarks import Watermarks
+from sidecar.model import Snapshot, State
+from sidecar.settings import Freshness
+
+AHEAD, AHEAD_WITHIN = 0.75, 0.2
+AUDIT, AUDIT_WITHIN = 0.9, 0.1
+"""From which part of ``fresh_for`` and ``audit_every`` on a customer may be due, and within which part each one is."""
+
+
+class Trust:
+    """Judges snapshots. ``seed`` is this process's own, so that replicas do not read the same customers together."""
+
+    def __init__(self, freshness: Freshness, watermarks: Watermarks, *, seed: int) -> None:
+        self.freshness = freshness
+        self.verified_at = watermarks.verified_at
+        self._seed = seed
+
+    def bounds(self, snapshot: Snapshot | None) -> tuple[float, float]:
+        """Return the ages in seconds up to which a snapshot is fresh, and up to which it may be answered stale."""
+        if (
+            snapshot is not None and snapshot.unknown is not None
+        ):  # it may be made at any moment, so there is no stale "unknown"
+            return self.freshness.unknown_for, self.freshness.unknown_for
+        return self.freshness.fresh_for, self.freshness.stale_for
+
+    def state(self, snapshot: Snapshot | None, now: float) -> State:
+        """Return in which state a customer is at ``now``."""
+        if snapshot is None:
+            return State.ABSENT
+        age, (fresh_for, stale_for) = now - self.verified_at(snapshot), self.bounds(snapshot)
+        if age > stale_for:
+            return State.EXPIRED
+        if snapshot.dirty is not None:
+            return State.DIRTY
+        return State.FRESH if age <= fresh_for else State.STALE
+
+    def is_stale(self, snapshot: Snapshot, now: float) -> bool:
+        """Tell whether an answer from ``snapshot`` has to be marked."""
+        return self.state(snapshot, now) is not State.FRESH
+
+    def is_due(self, snapshot: Snapshot, now: float, age: float) -> bool:
+        """Tell whether a customer who is being asked about had better be read again while its list is fresh.
+
+        That is ahead of ``fresh_for``, so that no caller meets a stale answer, and every ``audit_every`` even though
+        the feed vouches for the list.
+        """
+        fresh_for, audit_every = self.freshness.fresh_for, self.freshness.audit_every
+        unread = now - snapshot.taken_at
+        ahead, audit = age > AHEAD * fresh_for, 0 < AUDIT * audit_every < unread
+        if not (ahead or audit) or snapshot.unknown is not None:
+            return False
+        place = crc32(snapshot.customer.id.encode(), self._seed) / 2**32
+        return (ahead and age > (AHEAD + AHEAD_WITHIN * place) * fresh_for) or (
+            audit and unread > (AUDIT + AUDIT_WITHIN * place) * audit_every
+        )

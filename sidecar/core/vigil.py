@@ -1,0 +1,46 @@
+"""Callers who wait for a grant: one look at Stripe a second per customer, however many wait.
+
+It is the moment after a checkout. A look costs only what the budget has left over, and ends early when anything else
+brings the customer's list, such as news.
+"""
+
+import asyncio
+
+from sidecar.core.refresher import Refresher
+from sidecar.kit.clock import Clock
+from sidecar.kit.singleflight import SingleFlight
+from sidecar.kit.tasks import Tasks
+from sidecar.model import Customer
+
+SPACING = 1.0
+"""Seconds between two requests for one customer."""
+
+
+class Vigil:
+    """Looks that are shared by all who wait for the same customer."""
+
+    def __init__(self, refresher: Refresher, *, tasks: Tasks, clock: Clock) -> None:
+        self._refresher = refresher
+        self._clock = clock
+        self._looks = SingleFlight(self._look, tasks)
+
+    def __len__(self) -> int:
+        return len(self._looks)
+
+    async def look(self, customer: Customer) -> None:
+        """Return once the customer's list was read again, or could not be. Leaving does not disturb the others."""
+        await asyncio.shield(self._looks.join(customer))
+
+    async def _look(self, customer: Customer) -> None:
+        landing, delay = self._refresher.landing(customer), self._until_next(customer)
+        while not (await asyncio.wait([landing], timeout=delay))[0]:
+            self._refresher.nudge(customer)  # does nothing while a flight is in the air, or the budget has no request
+            delay = SPACING
+
+    def _until_next(self, customer: Customer) -> float:
+        """Return the seconds until Stripe may be asked again: one for each request that the last flight took."""
+        last = self._refresher.last_flight(customer)
+        if last is None:
+            return 0.0
+        asked_at = last.exchanges[0].asked_at if last.exchanges else last.took_off  # it may have queued for the budget
+        return max(0.0, asked_at + SPACING * max(1, last.pages, len(last.exchanges)) - self._clock())
