@@ -6,12 +6,12 @@ group, listeners opened last and closed first. A loop that dies ends the process
 
 import asyncio
 import logging
+import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import aiohttp
 import stamina.instrumentation
@@ -20,30 +20,29 @@ from aiohttp.typedefs import Middleware
 from prometheus_client import CollectorRegistry
 
 from sidecar import __version__
+from sidecar.api.changes import ChangeStream
 from sidecar.api.checks import Checks
-from sidecar.api.guards import head_limit, host_guard, read_token, token_guard
-from sidecar.api.listening import Site, bind, named
+from sidecar.api.guards import head_limit, host_guard, token_guard
+from sidecar.api.listening import Site, named
 from sidecar.api.ops import Ops, status_of
 from sidecar.api.problems import expectation, problems
 from sidecar.api.stripe import Stripe
-from sidecar.core.cache import Cache
-from sidecar.core.checker import Checker, Policies
-from sidecar.core.refresher import Refresher
-from sidecar.errors import BadSettings, UpstreamError
-from sidecar.kit.address import Address
+from sidecar.api.webhooks import Webhooks
+from sidecar.core.checker import Policies
+from sidecar.core.heart import Heart, Rules
+from sidecar.errors import UpstreamError
 from sidecar.kit.clock import Clock, steady_clock
 from sidecar.kit.lifecycle import Lifecycle, Phase
 from sidecar.kit.limiter import Limiter
 from sidecar.kit.pulse import Pulse
 from sidecar.kit.tasks import Tasks
-from sidecar.metrics import Core, Parts, Requests, registry
+from sidecar.metrics import Parts, Requests, Upstream, registry
 from sidecar.model import Policy
+from sidecar.outside import outside
 from sidecar.settings import Settings
 from sidecar.stripe.client import Manners, StripeClient
-from sidecar.stripe.key import ApiKey
+from sidecar.stripe.feed import Ears, Feed, Pace
 from sidecar.stripe.transport import Transport
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +72,16 @@ class Sidecar:
     loops: list[Callable[[], Awaitable[None]]]
     checks: Listener
     ops: Listener
-    checker: Checker
-    refresher: Refresher
+    webhooks: Listener
+    heart: Heart
     client: StripeClient
+    feed: Feed
     metrics: CollectorRegistry
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """Those that have a socket, in the order in which they open."""
+        return [listener for listener in (self.ops, self.webhooks, self.checks) if listener.sockets]
 
 
 @asynccontextmanager
@@ -87,7 +92,7 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
     """
     clock = clock or steady_clock()
     async with AsyncExitStack() as stack:
-        key, token, checks_sockets, ops_sockets = outside(settings, stack.enter_context(ExitStack()))
+        had = outside(settings, stack.enter_context(ExitStack()))
 
         lifecycle, pulse = Lifecycle(clock), Pulse(clock)
         limiter = Limiter(
@@ -95,73 +100,65 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         )
         session = await stack.enter_async_context(upstream_session())
         manners = Manners(settings.stripe_api_base, settings.stripe_version, settings.max_pages)
-        client = StripeClient(Transport(session, limiter), key, manners, limiter=limiter, clock=clock)
+        client = StripeClient(Transport(session, limiter), had.key, manners, limiter=limiter, clock=clock)
 
         tasks = Tasks(expected=(UpstreamError,))
         stack.push_async_callback(tasks.close)
-        cache = Cache(settings.cache_bytes)
-        refresher = Refresher(client.fetch, cache, clock=clock, tasks=tasks, take_spare=limiter.take_spare)
         policies = Policies({glob: Policy(policy) for glob, policy in settings.policy.items()})
-        checker = Checker(cache, refresher, freshness=settings.freshness, policies=policies, clock=clock)
+        rules = Rules(settings.freshness, policies, settings.cache_bytes, seed=secrets.randbits(32))
+        heart = Heart.of(client.fetch, limiter.take_spare, rules, tasks=tasks, clock=clock)
+        feed = feed_of(settings, client, heart, limiter, clock)
+        webhooks = Webhooks(
+            had.webhook_secrets,
+            livemode=client.livemode,
+            hear=partial(heart.news.hear, origin="webhook"),
+            hurry=feed.hurry,
+            clock=clock,
+        )
 
         requests = Requests()
-        parts = Parts(Core(checker, refresher, cache), client=client, limiter=limiter, pulse=pulse, requests=requests)
-        metrics = registry(parts)
-        ops = Ops(lifecycle, pulse, status_of(client.health, cache, refresher, limiter, clock), metrics)
+        upstream = Upstream(client, feed, limiter)
+        metrics = registry(
+            Parts(heart, upstream, webhooks=webhooks.outcomes, requests=requests, pulse=pulse),
+        )
+        ops = Ops(lifecycle, pulse, status_of(heart, upstream, clock), metrics)
 
-        ways_in = [*Checks(checker, refresher).routes(), *Stripe(checker, client).routes()]
-        checks_app = application(ways_in, [requests.middleware, problems, *guards(settings, token)])
-        ops_app = application(ops.routes(), [requests.middleware, problems, head_limit()])
+        stream = ChangeStream(heart.changes)
+        ways_in = [*Checks(heart).routes(), *Stripe(heart.checker, client).routes(), *stream.routes()]
+        counted = [requests.middleware, problems]
+        checks_app = application(ways_in, [*counted, *guards(settings, had.token)])
+        checks_app.on_shutdown.append(stream.close)
 
         yield Sidecar(
             lifecycle,
-            [pulse.beat],
-            Listener(checks_app, checks_sockets),
-            Listener(ops_app, ops_sockets),
-            checker,
-            refresher,
+            [pulse.beat, feed.run] if settings.events_poll else [pulse.beat],
+            Listener(checks_app, had.checks),
+            Listener(application(ops.routes(), [*counted, head_limit()]), had.ops),
+            Listener(application(webhooks.routes(), [*counted, head_limit()]), had.webhooks),
+            heart,
             client,
+            feed,
             metrics,
         )
 
 
-def outside(
-    settings: Settings, stack: ExitStack
-) -> tuple[ApiKey, str | None, list[socket.socket], list[socket.socket]]:
-    """Return what lies outside this process: the key, the local token, and the sockets of both listeners.
+def feed_of(settings: Settings, client: StripeClient, heart: Heart, limiter: Limiter, clock: Clock) -> Feed:
+    """Return the reading of events, told to ``heart``."""
+    news, asked = heart.news, heart.checker.accounts
 
-    :raises BadSettings: with everything that could not be had, at once.
-    """
-    complaints: list[str] = []
+    def accounts() -> Iterator[str]:
+        """Yield the connected accounts that were asked about since the last poll, while the budget has some left."""
+        found = sorted(asked)
+        asked.clear()
+        yield from (account for account in found if limiter.left >= 1)
 
-    def had(get: Callable[[], T]) -> T | None:
-        try:
-            return get()
-        except BadSettings as error:
-            complaints.extend(error.complaints)
-            return None
-
-    def sockets(addresses: tuple[Address, ...]) -> list[socket.socket]:
-        bound = [had(partial(bind, address)) for address in addresses]
-        return [stack.enter_context(one) for one in bound if one is not None]
-
-    key = had(partial(read_key, settings))
-    file = settings.local_token_file
-    token = None if file is None else had(partial(read_token, file))
-    checks_sockets, ops_sockets = sockets(settings.listen), sockets(settings.ops_listen)
-    if key is None or complaints:
-        raise BadSettings(complaints)
-    return key, token, checks_sockets, ops_sockets
-
-
-def read_key(settings: Settings) -> ApiKey:
-    """Return the API key from where the settings say it is."""
-    if settings.stripe_api_key_file is not None:
-        return ApiKey.from_file(settings.stripe_api_key_file)
-    if settings.stripe_api_key is not None:
-        return ApiKey(settings.stripe_api_key.get_secret_value())
-    raise BadSettings(
-        ["SIDECAR_STRIPE_API_KEY_FILE: set this, SIDECAR_STRIPE_API_KEY or STRIPE_API_KEY to a Stripe API key"]
+    return Feed(
+        client.events,
+        Ears(partial(news.hear, origin="feed"), news.begin, news.advance),
+        Pace(settings.events_poll, settings.events_lag),
+        livemode=client.livemode,
+        accounts=accounts,
+        clock=clock,
     )
 
 
@@ -217,11 +214,13 @@ async def serve(
     """
     async with assembled(settings, clock=clock) as sidecar, asyncio.TaskGroup() as group:
         loops = [group.create_task(loop_forever(loop)) for loop in sidecar.loops]
-        async with listening(sidecar.ops, sidecar.checks):
+        async with listening(*sidecar.listeners):
             sidecar.lifecycle.enter(Phase.SERVING)
             log.info(
                 "answering checks on %s, health and metrics on %s", *map(comma_separated, (sidecar.checks, sidecar.ops))
             )
+            if sidecar.webhooks.sockets:
+                log.info("taking webhooks on %s", comma_separated(sidecar.webhooks))
             if started is not None:
                 started(sidecar)
             await stop.wait()

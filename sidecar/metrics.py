@@ -16,13 +16,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from sidecar import __version__
-from sidecar.core.cache import Cache
-from sidecar.core.checker import Checker
-from sidecar.core.refresher import Refresher
+from sidecar.core.heart import Heart
 from sidecar.kit.limiter import Limiter
 from sidecar.kit.pulse import Pulse
 from sidecar.kit.tally import Tally
 from sidecar.stripe.client import StripeClient
+from sidecar.stripe.feed import Feed
 
 PREFIX = "entitlement_sidecar_"
 
@@ -42,32 +41,35 @@ class Requests:
         return response
 
 
-class Core(NamedTuple):
-    """The parts of the heart that count."""
+class Upstream(NamedTuple):
+    """The parts that ask Stripe."""
 
-    checker: Checker
-    refresher: Refresher
-    cache: Cache
+    client: StripeClient
+    feed: Feed
+    limiter: Limiter
 
 
 class Parts(Collector):
     """Reads the parts. The order here is the order of the page and of the README's table."""
 
-    def __init__(self, core: Core, *, client: StripeClient, limiter: Limiter, pulse: Pulse, requests: Requests) -> None:
-        self._core = core
-        self._client = client
-        self._limiter = limiter
-        self._pulse = pulse
+    def __init__(
+        self, heart: Heart, upstream: Upstream, *, webhooks: Mapping[str, int], requests: Requests, pulse: Pulse
+    ) -> None:
+        self._heart = heart
+        self._upstream = upstream
+        self._webhooks = webhooks
         self._requests = requests
+        self._pulse = pulse
 
     def collect(self) -> Iterator[Metric]:
         """Read every metric."""
         yield from self._answers()
-        yield from self._upstream()
+        yield from self._asking()
+        yield from self._news()
         yield from self._inside()
 
     def _answers(self) -> Iterator[Metric]:
-        checker = self._core.checker
+        checker = self._heart.checker
         yield counter("checks", "Checks answered.", ("reason", "source"), checker.decisions)
         yield histogram("check_duration_seconds", "Time from question to decision.", checker.durations)
         yield histogram("answer_age_seconds", "Age of the information in served answers.", checker.ages)
@@ -76,8 +78,8 @@ class Parts(Collector):
         )
         yield counter("http_requests", "Requests answered.", ("route", "status"), self._requests.counts)
 
-    def _upstream(self) -> Iterator[Metric]:
-        refresher, client, limiter = self._core.refresher, self._client, self._limiter
+    def _asking(self) -> Iterator[Metric]:
+        refresher, (client, _, limiter) = self._heart.refresher, self._upstream
         yield counter("flights", "Refreshes of a customer, by how they ended.", ("outcome",), refresher.outcomes)
         yield gauge("flights_in_the_air", "Refreshes under way.", refresher.in_the_air())
         yield counter(
@@ -92,8 +94,26 @@ class Parts(Collector):
         yield gauge("budget_rate_requests_per_second", "Requests to Stripe that the budget allows.", limiter.rate)
         yield counter("budget_refused", "Requests that the budget had no room for in time.", (), limiter.refused)
 
+    def _news(self) -> Iterator[Metric]:
+        heart, feed = self._heart, self._upstream.feed
+        yield gauge("feed_lag_seconds", "Time since every change is known; +Inf before, NaN when off.", feed.behind())
+        yield counter("feed_polls", "Readings of Stripe's events, by how they ended.", ("outcome",), feed.polls)
+        yield counter(
+            "feed_news", "Events heard of, by who told and what followed.", ("origin", "effect"), heart.news.counts
+        )
+        yield gauge("feed_dirty_customers", "Customers with news that wait to be read again.", len(heart.schedule))
+        yield counter("feed_reflights", "Refreshes overtaken by news and so repeated.", (), heart.refresher.overtaken)
+        yield counter(
+            "feed_second_looks", "Lists that news had not changed, read once more.", (), heart.schedule.second_looks
+        )
+        yield counter("feed_audits", "Lists read again although no event told of a change.", (), heart.audit.checked)
+        yield counter("feed_audit_differences", "Those that had changed all the same.", (), heart.audit.differences)
+        yield counter("webhooks", "Webhook requests, by what became of them.", ("outcome",), self._webhooks)
+        yield counter("changes", "Lookup keys that came or went.", ("kind",), heart.changes.counts)
+        yield gauge("changes_subscribers", "Readers of the stream of changes.", heart.changes.subscribers)
+
     def _inside(self) -> Iterator[Metric]:
-        cache = self._core.cache
+        cache = self._heart.cache
         yield gauge("cache_customers", "Customers remembered.", len(cache))
         yield gauge("cache_bytes", "Memory used for them.", cache.bytes)
         yield gauge("cache_max_bytes", "Memory that may be used for them.", cache.max_bytes)

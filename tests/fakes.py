@@ -1,18 +1,20 @@
 """Stand-ins that behave: clocks that obey, and a sidecar in this process on real sockets."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
-from sidecar.app import Sidecar, assembled, listening
+from sidecar.app import Sidecar, assembled, listening, loop_forever
 from sidecar.kit.clock import steady_clock
 from sidecar.kit.lifecycle import Phase
 from sidecar.settings import Settings
 
 KEY = "sk_test_51PlantedKeyThatMustNeverBeShown"
+SECRET = "whsec_PlantedSecretThatMustNeverBeShown"
 
 
 class FakeClock:
@@ -58,6 +60,11 @@ class Running:
     def ops_url(self) -> str:
         return f"http://{self.sidecar.ops.addresses[0]}"
 
+    @property
+    def webhook_url(self) -> str:
+        """The listener that Stripe posts to; there is one only with a ``webhook_secret``."""
+        return f"http://{self.sidecar.webhooks.addresses[0]}"
+
     async def get(self, path: str, **headers: str) -> tuple[int, dict[str, Any]]:
         """Return the status and the JSON body; ``Cache_Control`` stands for ``Cache-Control``."""
         return await self.ask("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
@@ -82,6 +89,7 @@ def settings_for(upstream: str, **knobs: Any) -> Settings:
         "stripe_api_key": KEY,
         "listen": "127.0.0.1:0",
         "ops_listen": "127.0.0.1:0",
+        "webhook_listen": "127.0.0.1:0",
         "rate": 10_000,
         "burst": 10_000,
     }
@@ -91,14 +99,25 @@ def settings_for(upstream: str, **knobs: Any) -> Settings:
 
 
 @asynccontextmanager
-async def running(upstream: str, **knobs: Any) -> AsyncIterator[Running]:
-    """Serve a sidecar in this process, in front of ``upstream``."""
+async def running(upstream: str, *, loops: bool = False, **knobs: Any) -> AsyncIterator[Running]:
+    """Serve a sidecar in this process, in front of ``upstream``; without ``loops``, events are polled by the test."""
     clock = ShiftedClock()
     async with (
         assembled(settings_for(upstream, **knobs), clock=clock) as sidecar,
-        listening(sidecar.ops, sidecar.checks),
+        looping(sidecar) if loops else nullcontext(),
+        listening(*sidecar.listeners),
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         sidecar.lifecycle.enter(Phase.SERVING)
         yield Running(sidecar, session, clock)
         sidecar.lifecycle.enter(Phase.DRAINING)
+
+
+@asynccontextmanager
+async def looping(sidecar: Sidecar) -> AsyncIterator[None]:
+    """Run the loops, as ``app.serve`` does."""
+    async with asyncio.TaskGroup() as group:
+        loops = [group.create_task(loop_forever(loop)) for loop in sidecar.loops]
+        yield
+        for loop in loops:
+            loop.cancel()

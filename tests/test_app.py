@@ -1,7 +1,8 @@
 """The parts, put together."""
 
 import asyncio
-import socket
+import logging
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -9,11 +10,10 @@ import pytest
 
 from sidecar import app
 from sidecar.demo import FakeStripe, Fault
-from sidecar.errors import BadSettings
 from sidecar.kit.clock import steady_clock
 from sidecar.kit.lifecycle import Phase
 from sidecar.model import Customer
-from tests.fakes import KEY, settings_for
+from tests.fakes import KEY, SECRET, FakeClock, running, settings_for
 
 
 async def test_it_serves_until_it_is_told_to_stop(upstream: str, stripe: FakeStripe) -> None:
@@ -88,18 +88,11 @@ async def test_a_loop_that_ends_is_a_dead_loop() -> None:
         await app.loop_forever(short)
 
 
-async def test_without_a_key_nothing_starts() -> None:
-    """The complaint names the settings that would help."""
-    with pytest.raises(BadSettings, match=r"SIDECAR_STRIPE_API_KEY_FILE.*STRIPE_API_KEY"):
-        async with app.assembled(settings_for("http://127.0.0.1:9", stripe_api_key=None)):
-            pass
-
-
 async def test_a_key_from_a_file(upstream: str, stripe: FakeStripe, tmp_path: Path) -> None:
     """The file's key is used, without the line's end."""
     (tmp_path / "key").write_text(f"{KEY}\n")
     async with app.assembled(settings_for(upstream, stripe_api_key_file=tmp_path / "key")) as sidecar:
-        assert (await sidecar.checker.refresh(Customer("cus_1"))).snapshot.unknown is not None
+        assert (await sidecar.heart.checker.refresh(Customer("cus_1"))).snapshot.unknown is not None
     assert stripe.requests[0].headers["Authorization"] == f"Bearer {KEY}"
 
 
@@ -113,31 +106,98 @@ async def test_replicas_share_the_budget(upstream: str) -> None:
     assert rates["entitlement_sidecar_budget_left_requests"] == 1
 
 
-async def test_what_cannot_be_had_is_said_at_once(tmp_path: Path) -> None:
-    """A key file, a token file and an address that are all wrong are three complaints, and nothing stays open."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        wrong = settings_for(
-            "http://127.0.0.1:9",
-            stripe_api_key_file=tmp_path / "none",
-            local_token_file=tmp_path / "none",
-            listen=f"127.0.0.1:0,{address}",
-        )
-        with pytest.raises(BadSettings) as caught:
-            async with app.assembled(wrong):
-                pass
-    assert [complaint.split(":")[0] for complaint in caught.value.complaints] == [
-        "SIDECAR_STRIPE_API_KEY_FILE",
-        "SIDECAR_LOCAL_TOKEN_FILE",
-        "127.0.0.1",
+async def test_webhooks_are_taken_with_a_secret_only(upstream: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Without one there is no listener to take them; the log says on which addresses what is."""
+    caplog.set_level(logging.INFO, "sidecar")
+    found: list[list[str]] = []
+    for knobs in ({}, {"webhook_secret": SECRET}):
+        stop = asyncio.Event()
+
+        def begin(sidecar: app.Sidecar, stop: asyncio.Event = stop) -> None:
+            found.append([*sidecar.checks.addresses, *sidecar.ops.addresses, *(sidecar.webhooks.addresses or [""])])
+            stop.set()
+
+        await app.serve(settings_for(upstream, **knobs), stop, started=begin)
+    said = [message for message in caplog.messages if message.startswith(("answering", "taking"))]
+    (checks, ops, nothing), (checks_too, ops_too, webhooks) = found
+    assert said == [
+        f"answering checks on {checks}, health and metrics on {ops}",
+        f"answering checks on {checks_too}, health and metrics on {ops_too}",
+        f"taking webhooks on {webhooks}",
     ]
+    assert not nothing
 
 
-async def test_two_processes_cannot_share_an_address() -> None:
-    """The second is told at its start, although the first does not serve yet."""
-    async with app.assembled(settings_for("http://127.0.0.1:9")) as first:
-        with pytest.raises(BadSettings, match="in use"):
-            async with app.assembled(settings_for("http://127.0.0.1:9", listen=first.checks.addresses[0])):
-                pass
+async def test_each_listener_has_its_own_routes(upstream: str) -> None:
+    """What is reachable from the internet takes webhooks and answers nothing else."""
+    async with running(upstream, webhook_secret=SECRET) as sidecar:
+        async with sidecar.session.post(f"{sidecar.webhook_url}/webhooks/stripe") as response:
+            assert (response.status, (await response.json(content_type=None))["code"]) == (400, "no_signature")
+        for method, path in (("GET", "/metrics"), ("GET", "/status"), ("POST", "/v1/checks"), ("GET", "/v1/changes")):
+            async with sidecar.session.request(method, sidecar.webhook_url + path) as response:
+                assert response.status == 404
+        for url in (sidecar.url, sidecar.ops_url):
+            async with sidecar.session.post(f"{url}/webhooks/stripe") as response:
+                assert response.status == 404
+
+
+async def polling(sidecar: app.Sidecar, polls: int) -> None:
+    """Run the feed until there were so many polls, and it sleeps."""
+    loop = asyncio.get_running_loop().create_task(sidecar.feed.run())
+    while sum(sidecar.feed.polls.values()) < polls:
+        await asyncio.sleep(0.001)
+    for _ in range(10):  # what it would still do without waiting, it does
+        await asyncio.sleep(0)
+    loop.cancel()
+    with suppress(asyncio.CancelledError):
+        await loop
+
+
+class TestTheFeed:
+    async def test_is_one_of_the_loops(self, upstream: str, stripe: FakeStripe) -> None:
+        """Events are read from the start on."""
+        async with running(upstream, loops=True) as sidecar:
+            while not sidecar.sidecar.feed.polls["complete"]:
+                await asyncio.sleep(0.001)
+        assert stripe.count("events") == 1
+
+    async def test_is_off_without_an_interval(self, upstream: str, stripe: FakeStripe) -> None:
+        """Then there is one loop less, no request, and the status says so."""
+        async with running(upstream, loops=True, events_poll=0) as sidecar:
+            assert len(sidecar.sidecar.loops) == 1
+            assert (await sidecar.get("/status"))[1]["feed"]["state"] == "off"
+            assert "entitlement_sidecar_feed_lag_seconds NaN" in await sidecar.metrics()
+        assert stripe.count() == 0
+
+    async def test_reads_connected_accounts_that_were_asked_about(self, upstream: str, stripe: FakeStripe) -> None:
+        """Since the last poll; nobody's events are read for nothing."""
+        for account in ("acct_1", "acct_2", "acct_3"):
+            stripe.grant("cus_1", "a", account=account)
+        async with running(upstream) as sidecar:
+            for account in ("acct_2", "acct_1", "acct_2"):
+                await sidecar.check("cus_1", "a", Stripe_Account=account)
+                await sidecar.check("cus_1", "a", Stripe_Account=account)
+            await polling(sidecar.sidecar, 3)
+            assert events_read(stripe) == [None, "acct_1", "acct_2"]
+            await sidecar.check("cus_1", "a", Stripe_Account="acct_2")
+            await polling(sidecar.sidecar, 5)
+            assert events_read(stripe)[3:] == [None, "acct_2"]
+
+    async def test_reads_connected_accounts_while_the_budget_has_some_left(
+        self, upstream: str, stripe: FakeStripe, clock: FakeClock
+    ) -> None:
+        """Our own account comes first, and callers before everybody else's events."""
+        for account in ("acct_1", "acct_2"):
+            stripe.grant("cus_1", "a", account=account)
+        settings = settings_for(upstream, rate=1, burst=4)
+        async with app.assembled(settings, clock=clock) as sidecar:
+            for account in ("acct_1", "acct_2") * 2:
+                await sidecar.heart.checker.check(Customer("cus_1", account), "a")
+            await polling(sidecar, 2)
+            assert events_read(stripe) == [None, "acct_1"]
+            assert sidecar.client.requests["events", "200"] == 2
+
+
+def events_read(stripe: FakeStripe) -> list[str | None]:
+    """Return whose events were read, in order."""
+    return [seen.account for seen in stripe.requests if seen.operation == "events"]

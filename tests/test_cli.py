@@ -23,7 +23,7 @@ from sidecar.cli import connection, main, set_up_logging
 from sidecar.demo import FakeStripe, Fault
 from sidecar.kit.lifecycle import Phase
 from sidecar.settings import Settings
-from tests.fakes import KEY, Running, running
+from tests.fakes import KEY, SECRET, Running, running
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN = "the-local-token-of-the-tests"
@@ -393,6 +393,17 @@ class TestConfig:
         assert (lines["SIDECAR_INSECURE_LISTEN"], lines["SIDECAR_LISTEN"]) == ("true", "127.0.0.1:7420")
         assert (lines["SIDECAR_STRIPE_API_KEY"], lines["SIDECAR_STRIPE_API_KEY_FILE"]) == ("**********", "")
         assert KEY not in found.output
+
+    def test_masks_webhook_secrets(self) -> None:
+        """How many there are is shown, as text and as JSON."""
+        for option in ([], ["--json"]):
+            found = command("config", *option, SIDECAR_WEBHOOK_SECRET=f"{SECRET},{SECRET}2")
+            assert found.exit_code == 0
+            assert "whsec_***,whsec_***" in found.stdout
+            assert SECRET not in found.output
+            found = command("config", *option, "--webhook-secret", SECRET, "--webhook-secret-file", "/run/secret")
+            assert (found.exit_code, found.stdout) == (2, "")
+            assert SECRET not in found.output
 
     def test_prints_lines_that_set_the_same(self) -> None:
         """What was printed, as the environment of another run, prints the same."""

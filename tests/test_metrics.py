@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from math import inf, isnan
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -10,7 +11,7 @@ from sidecar.demo import FakeStripe, Fault
 from sidecar.kit.tally import Tally
 from sidecar.metrics import histogram
 from tests.api.test_checks import give
-from tests.fakes import Running
+from tests.fakes import SECRET, Running, running
 
 
 def values(text: str) -> dict[str, float]:
@@ -66,6 +67,79 @@ async def test_a_failing_upstream_shows(sidecar: Running, stripe: FakeStripe) ->
     assert values(await sidecar.metrics())["upstream_failing{}"] == 1
     await sidecar.ask("POST", "/v1/customers/cus_1/refresh")
     assert values(await sidecar.metrics())["upstream_failing{}"] == 0
+
+
+FROM_THE_START = {
+    "feed_lag_seconds{}": inf,
+    "feed_polls_total{outcome=complete}": 0,
+    "feed_polls_total{outcome=gap}": 0,
+    "feed_polls_total{outcome=permission_missing}": 0,
+    "feed_news_total{effect=marked,origin=webhook}": 0,
+    "feed_news_total{effect=not_held,origin=feed}": 0,
+    "feed_news_total{effect=duplicate,origin=feed}": 0,
+    "feed_dirty_customers{}": 0,
+    "feed_reflights_total{}": 0,
+    "feed_audits_total{}": 0,
+    "feed_audit_differences_total{}": 0,
+    "webhooks_total{outcome=news}": 0,
+    "webhooks_total{outcome=bad_signature}": 0,
+    "changes_total{kind=granted}": 0,
+    "changes_total{kind=revoked}": 0,
+    "changes_subscribers{}": 0,
+    "upstream_requests_total{operation=events,status=200}": 0,
+}
+
+
+async def test_news_is_counted(upstream: str, stripe: FakeStripe) -> None:
+    """All of it at zero from the start; then each event by who told, and each change by what it was."""
+    stripe.grant("cus_1", "a")
+    async with running(upstream, webhook_secret=SECRET, dirty_wait=5, deadline=15) as sidecar:
+        stripe.now = sidecar.clock
+        sidecar.clock.advance(100)
+        found = values(await sidecar.metrics())
+        assert {name: found[name] for name in FROM_THE_START} == FROM_THE_START
+        assert [
+            name for name, value in found.items() if value and name.startswith(("feed", "webhooks", "changes"))
+        ] == ["feed_lag_seconds{}"]
+        endpoint = stripe.add_endpoint(f"{sidecar.webhook_url}/webhooks/stripe", SECRET)
+        await sidecar.check("cus_1", "a")
+        stripe.revoke("cus_1", "a")
+        stripe.grant("cus_unasked", "a")
+        await stripe.delivered()
+        await sidecar.check("cus_1", "a")
+        endpoint.lose()
+        stripe.grant("cus_1", "b")
+        async with sidecar.session.get(f"{sidecar.url}/v1/changes") as stream:
+            await stream.content.readline()
+            await sidecar.sidecar.feed.poll()
+            await sidecar.check("cus_1", "b")
+            sidecar.clock.advance(10)
+            found = values(await sidecar.metrics())
+        assert 40 <= found["feed_lag_seconds{}"] < 60
+        counts = {
+            name: value for name, value in found.items() if value and name.startswith(("feed", "webhooks", "cha"))
+        }
+        del counts["feed_lag_seconds{}"]
+        assert counts == {
+            "feed_polls_total{outcome=complete}": 1,
+            "feed_news_total{effect=marked,origin=webhook}": 1,
+            "feed_news_total{effect=not_held,origin=webhook}": 1,
+            "feed_news_total{effect=duplicate,origin=feed}": 2,
+            "feed_news_total{effect=marked,origin=feed}": 1,
+            "webhooks_total{outcome=news}": 2,
+            "changes_total{kind=revoked}": 1,
+            "changes_total{kind=granted}": 1,
+            "changes_subscribers{}": 1,
+        }
+        assert found["upstream_requests_total{operation=events,status=200}"] == stripe.count("events") == 1
+        assert found["upstream_requests_total{operation=list,status=200}"] == stripe.count("list") == 3
+        assert found["http_requests_total{route=/webhooks/stripe,status=200}"] == 2
+
+
+async def test_a_feed_that_is_off_has_no_lag(upstream: str) -> None:
+    """No number at all: an alert on it stays silent."""
+    async with running(upstream, events_poll=0) as sidecar:
+        assert isnan(values(await sidecar.metrics())["feed_lag_seconds{}"])
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian package prometheus) is not installed")

@@ -2,6 +2,8 @@
 
 checks     our own surface: check, list, batch, refresh, explain
 stripe     Stripe's surface: the official SDKs work on it unchanged
+changes    what came and went, as server-sent events
+webhooks   Stripe's way in: signed news, on a listener of its own
 ops        health, status and metrics, on a listener of its own
 
 questions  what a caller may say, and how it is refused

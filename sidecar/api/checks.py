@@ -6,12 +6,11 @@ from typing import Any
 from aiohttp import web
 
 from sidecar.api import answers, problems
-from sidecar.api.questions import asked_about, asked_for, parameters, read_batch, wishes_of
-from sidecar.core.checker import Checker
-from sidecar.core.refresher import Refresher
+from sidecar.api.questions import asked_about, asked_for, parameters, patience, read_batch, wishes_of
+from sidecar.core.heart import Heart
 from sidecar.core.wishes import Wishes
 from sidecar.errors import Malformed
-from sidecar.model import Finding, Flight, Snapshot
+from sidecar.model import Finding, Flight
 
 ONE = "/v1/customers/{customer:[^/]*}/entitlements/{lookup_key:[^/]*}"
 ALL = "/v1/customers/{customer:[^/]*}/entitlements"
@@ -23,9 +22,11 @@ BATCH = "/v1/checks"
 class Checks:
     """The handlers."""
 
-    def __init__(self, checker: Checker, refresher: Refresher) -> None:
+    def __init__(self, heart: Heart) -> None:
+        checker = heart.checker
         self._checker = checker
-        self._refresher = refresher
+        self._refresher = heart.refresher
+        self._watermarks = heart.watermarks
         self._headers = answers.Headers(checker.freshness)
 
     def routes(self) -> list[web.RouteDef]:
@@ -39,10 +40,10 @@ class Checks:
         ]
 
     async def one(self, request: web.Request) -> web.Response:
-        """Answer one check."""
-        customer, lookup_key = asked_about(request), asked_for(request)
-        wishes = wishes_of(request, parameters(request, "default").get("default"))
-        made = await self._checker.check(customer, lookup_key, wishes)
+        """Answer one check, with ``?wait=`` once the customer is entitled or that much time has passed."""
+        customer, lookup_key, said = asked_about(request), asked_for(request), parameters(request, "default", "wait")
+        wishes = wishes_of(request, said.get("default"))
+        made = await self._checker.check(customer, lookup_key, wishes, wait=patience(said.get("wait", "0")))
         if made.entitled is None and made.missing is not None:
             return problems.from_error(made.missing)
         return answers.json(answers.decision(made), self._headers.of(made.finding, wishes))
@@ -81,12 +82,14 @@ class Checks:
         """Say where this customer's answers come from."""
         parameters(request)
         customer = asked_about(request)
-        state, snapshot = self._checker.state(customer)
+        state, finding = self._checker.state(customer)
         policies = self._checker.policies.by_glob
+        watermark = self._watermarks.until(customer.account)
         members = {
             **answers.who(customer),
             "state": state,
-            "snapshot": None if snapshot is None else self._explain_snapshot(snapshot),
+            "snapshot": None if finding is None else explain_finding(finding),
+            "watermark": None if watermark is None else answers.moment(watermark),
             "flying": self._refresher.is_flying(customer),
             "last_flight": explain_flight(self._refresher.last_flight(customer)),
             "policy": policies,
@@ -108,17 +111,23 @@ class Checks:
             return web.Response(status=304, headers=headers)
         return answers.json(answers.entitlements(finding), headers)
 
-    def _explain_snapshot(self, snapshot: Snapshot) -> dict[str, Any]:
-        return {
-            "as_of": answers.moment(snapshot.taken_at),
-            "age": answers.rounded_up(self._checker.age(snapshot)),
-            "entitlements": len(snapshot.ids),
-            "lookup_keys": sorted(snapshot.plan.lookup_keys),
-            "unknown": None if snapshot.unknown is None else snapshot.unknown.message,
-        }
-
 
 REFRESHED = Wishes(max_age=0.0)
+
+
+def explain_finding(finding: Finding) -> dict[str, Any]:
+    """Return what is in memory, what vouches for it (its own reading, or the feed), and the last news since."""
+    snapshot = finding.snapshot
+    return {
+        "as_of": answers.moment(finding.as_of),
+        "age": answers.rounded_up(finding.age),
+        "taken_at": answers.moment(snapshot.taken_at),
+        "verified_by": "feed" if finding.as_of > snapshot.taken_at else "list",
+        "news_at": None if snapshot.dirty is None else answers.moment(snapshot.dirty.heard_at),
+        "entitlements": len(snapshot.ids),
+        "lookup_keys": sorted(snapshot.plan.lookup_keys),
+        "unknown": None if snapshot.unknown is None else snapshot.unknown.message,
+    }
 
 
 def explain_flight(flight: Flight | None) -> dict[str, Any] | None:

@@ -14,12 +14,12 @@ from prometheus_client.exposition import choose_encoder
 
 from sidecar import __version__
 from sidecar.api import answers
-from sidecar.core.cache import Cache
-from sidecar.core.refresher import Refresher
+from sidecar.core.heart import Heart
 from sidecar.kit.clock import Clock
 from sidecar.kit.lifecycle import Lifecycle, Phase
-from sidecar.kit.limiter import Limiter
 from sidecar.kit.pulse import Pulse
+from sidecar.metrics import Upstream
+from sidecar.stripe.feed import Feed
 from sidecar.stripe.health import Health
 
 LIVELY = 5.0
@@ -79,15 +79,16 @@ def verdict(good: bool, **why: Any) -> web.Response:  # noqa: FBT001 -- the one 
     return answers.json({"ok": good, **why}, status=200 if good else 503)
 
 
-def status_of(
-    health: Health, cache: Cache, refresher: Refresher, limiter: Limiter, clock: Clock
-) -> Callable[[], dict[str, Any]]:
+def status_of(heart: Heart, upstream: Upstream, clock: Clock) -> Callable[[], dict[str, Any]]:
     """Return a function that reads the parts' state."""
+    client, feed, limiter = upstream
+    cache, refresher = heart.cache, heart.refresher
 
     def read() -> dict[str, Any]:
         return {
             "now": answers.moment(clock()),
-            "stripe": say_health(health),
+            "stripe": say_health(client.health),
+            "feed": say_feed(feed, heart),
             "cache": {
                 "customers": len(cache),
                 "bytes": cache.bytes,
@@ -105,6 +106,18 @@ def status_of(
         }
 
     return read
+
+
+def say_feed(feed: Feed, heart: Heart) -> dict[str, Any]:
+    """Return how far news can be trusted to have come: up to the watermark every change is known."""
+    until = heart.watermarks.until(None)
+    health = say_health(feed.health) if feed.every else {"state": "off"}
+    return {
+        **health,
+        "watermark": None if until is None else answers.moment(until),
+        "dirty": len(heart.schedule),
+        "audit_differences": heart.audit.differences,
+    }
 
 
 ACCOUNT = re.compile(r"\bacct_\w+")

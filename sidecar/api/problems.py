@@ -26,6 +26,7 @@ from sidecar.stripe import render
 log = logging.getLogger(__name__)
 
 TITLES = {
+    "bad_signature": "The signature is not Stripe's",
     "body_too_large": "The body is too large",
     "body_too_slow": "The body did not arrive in time",
     "broken": "Stripe's answer could not be used",
@@ -35,13 +36,16 @@ TITLES = {
     "host_not_allowed": "This Host is not served here",
     "internal": "The sidecar has a defect",
     "key_rejected": "Stripe rejects the API key",
+    "malformed_signature": "The signature cannot be read",
     "malformed_request": "The request is not HTTP",
     "method_not_allowed": "The path does not take this method",
+    "no_signature": "The signature is missing",
     "not_cached": "Nothing acceptable is in memory",
     "not_found": "There is nothing at this path",
     "over_budget": "The budget of requests to Stripe is used up",
     "permission_missing": "The API key lacks a permission",
     "request_rejected": "Stripe refused the request",
+    "signature_too_old": "The signature is too old",
     "throttled": "Stripe limits the rate of requests",
     "too_many_checks": "Too many checks in one request",
     "too_old": "What is in memory is older than the request accepts",

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from sidecar.core.wishes import Wishes, wishes
 from sidecar.errors import Malformed, Refused
+from sidecar.kit.duration import read_duration
 from sidecar.model import Customer
 
 CUSTOMER = re.compile(r"[A-Za-z0-9_]{1,255}")
@@ -23,6 +24,7 @@ BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 LONGEST_KEY = 200
 MOST_CHECKS = 1000
+LONGEST_WAIT = 30.0
 BODY_WITHIN = 10.0
 """Seconds that a body of at most 1 MiB may take to arrive."""
 
@@ -124,6 +126,20 @@ def parameters(request: web.Request, *known: str) -> dict[str, str]:
 def wishes_of(request: web.Request, default: str | None = None) -> Wishes:
     """Return how old an answer the caller accepts."""
     return wishes(", ".join(request.headers.getall("Cache-Control", [])), default)
+
+
+def patience(text: str) -> float:
+    """Return the seconds that ``wait`` says.
+
+    :raises Malformed: when it is no duration, or longer than anybody should wait.
+    """
+    try:
+        seconds = read_duration(text)
+    except ValueError as error:
+        raise Malformed("wait", str(error)) from None
+    if not isinstance(seconds, float) or seconds > LONGEST_WAIT:
+        raise Malformed("wait", f"must be at most {LONGEST_WAIT:g} s")
+    return seconds
 
 
 async def read_body(request: web.Request) -> bytes:

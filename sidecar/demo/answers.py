@@ -10,6 +10,7 @@ import base64
 import binascii
 from collections import ChainMap
 from collections.abc import Mapping
+from email.utils import formatdate
 from urllib.parse import parse_qsl
 
 import orjson
@@ -153,6 +154,7 @@ def _worded(stripe: FakeStripe, seen: Seen, answer: Json | Refusal, fault: Fault
         return web.Response(status=status, body=foreign, content_type="text/html")
     status, headers = 200, {"Request-Id": seen.request_id, "Content-Type": "application/json"}
     headers["Stripe-Version"] = seen.headers.get("Stripe-Version", VERSION)
+    headers["Date"] = formatdate(stripe.now(), usegmt=True)
     if isinstance(answer, Refusal):
         status, headers = answer.status, {n: v for n, v in (headers | answer.headers).items() if v}
         logs = f"https://dashboard.stripe.com/{'' if stripe.livemode else 'test/'}logs"

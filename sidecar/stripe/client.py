@@ -1,4 +1,4 @@
-"""What is asked of Stripe: complete lists, and whatever a caller wants passed on.
+"""What is asked of Stripe: complete lists, pages of events, and whatever a caller wants passed on.
 
 Per page: attempts (stamina) × budget (limiter) × one request (transport).
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import stamina
 from yarl import URL
@@ -30,7 +30,8 @@ from sidecar.kit.clock import Clock
 from sidecar.kit.limiter import Limiter
 from sidecar.kit.tally import Tally
 from sidecar.model import Customer, Exchange, Flight, Snapshot, Unknown
-from sidecar.stripe.answers import read_json, refusal, request_id_in
+from sidecar.stripe.answers import date_in, read_json, refusal, request_id_in
+from sidecar.stripe.events import EVENTS_PATH, Listed
 from sidecar.stripe.health import Health
 from sidecar.stripe.key import ApiKey
 from sidecar.stripe.pages import Page, Reading, read_page
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 
 STATUSES = ("200", "400", "401", "403", "404", "409", "424", "429", "500", "502", "503", "504")
 OUTCOMES = (*STATUSES, "other", "broken", "unreachable")
-OPERATIONS = ("list", "relay")
+OPERATIONS = ("list", "events", "relay")
 PASSED_ON = ("Content-Type", "Stripe-Version", "Stripe-Should-Retry", "Stripe-Rate-Limited-Reason")
 PRINTABLE = re.compile("[ -~]+")
 QUEUE = 10.0
@@ -130,7 +131,33 @@ class StripeClient:
         return snapshot
 
     async def _page(self, params: Mapping[str, str], account: str | None, flight: Flight) -> Page:
-        url = URL(self._manners.base + LIST_PATH).with_query(params)
+        return await self._patiently("list", LIST_PATH, params, account, self._read_page, flight=flight)
+
+    async def events(self, params: Mapping[str, str], account: str | None) -> Listed:
+        """Return one page of Stripe's list of events.
+
+        :raises UpstreamError: when it could not be read.
+        """
+        try:
+            return await self._patiently("events", EVENTS_PATH, params, account, self._read_events)
+        except UnknownCustomer as odd:  # no customer was named
+            raise Broken(odd.message, status=odd.status) from None
+
+    def _read_events(self, answer: Answer) -> Listed:
+        page, date = read_answer(answer), date_in(answer.headers)
+        return Listed(page) if date is None else Listed(page, ahead=self._clock() - date)
+
+    async def _patiently(
+        self,
+        operation: str,
+        path: str,
+        params: Mapping[str, str],
+        account: str | None,
+        read: Callable[[Answer], T],
+        *,
+        flight: Flight | None = None,
+    ) -> T:
+        url = URL(self._manners.base + path).with_query(params)
         manners = self._manners
         async for attempt in stamina.retry_context(
             on=manners.worth_a_retry,
@@ -141,15 +168,11 @@ class StripeClient:
             wait_jitter=manners.jitter,
         ):
             with attempt:
-                return await self._ask("list", url, account, self._read_page, flight=flight)
+                return await self._ask(operation, url, account, read, flight=flight)
         raise AssertionError  # pragma: no cover -- the last attempt raises
 
     def _read_page(self, answer: Answer) -> Page:
-        request_id = request_id_in(answer.headers)
-        if answer.status != 200:
-            raise refusal(answer.status, answer.headers, answer.body)
-        page = read_json(answer.body, status=200, request_id=request_id)
-        return read_page(page, livemode=self.livemode, asked_at=answer.asked_at)
+        return read_page(read_answer(answer), livemode=self.livemode, asked_at=answer.asked_at)
 
     async def relay(self, path: str, query: str, account: str | None, *, within: float = QUEUE) -> Answer:
         """Pass a GET on to Stripe, once, waiting for the budget at most ``within`` seconds; return what it answers.
@@ -203,23 +226,33 @@ class StripeClient:
             result = read(answer)
         except SidecarError as error:
             self._count(operation, flight, asked_at, answer, error.code)
-            await self._failed(error, answer, flight, account, used)
+            await self._failed(operation, error, answer, flight, account, used)
             raise
         self._count(operation, flight, asked_at, answer, "200")
         if flight is not None:
             flight.trouble = None
-        if answer.status == HTTPStatus.OK:  # an error that is passed on says nothing about our own reads
-            self.health.succeeded()
+        if answer.status == HTTPStatus.OK:  # what is passed on may be an error
+            self._answered(operation)
         return result
 
+    def _answered(self, operation: str) -> None:
+        if operation != "events":  # they have a health of their own, the feed's
+            self.health.succeeded()
+
     async def _failed(
-        self, error: SidecarError, answer: Answer | None, flight: Flight | None, account: str | None, used: str
+        self,
+        operation: str,
+        error: SidecarError,
+        answer: Answer | None,
+        flight: Flight | None,
+        account: str | None,
+        used: str,
     ) -> None:
         """Add to ``error`` what only is known here, without secrets, and note it; ``used`` is the key that was sent."""
         if isinstance(error, UnknownCustomer):
             error.message = self._key.scrub(error.message)
             error.args = (error.message,)
-            self.health.succeeded()
+            self._answered(operation)
         if not isinstance(error, UpstreamError):
             return
         error.detail = self._key.scrub(error.detail)
@@ -232,7 +265,7 @@ class StripeClient:
             error.retry = used != self._key.reveal()
         if flight is not None:
             flight.trouble = (type(error), error.detail)
-        if not says_nothing_of_stripe(error, account):
+        if operation != "events" and not says_nothing_of_stripe(error, account):
             self.health.failed(error)
 
     def _count(
@@ -259,6 +292,16 @@ class StripeClient:
         if unknown.code == "wrong_mode" and not recently:
             self._wrong_mode_said_at = now
             log.warning("the API key is of another mode than a customer it is asked about: %s", unknown.message)
+
+
+def read_answer(answer: Answer) -> dict[str, Any]:
+    """Return the JSON object that ``answer`` brought.
+
+    :raises SidecarError: what any other answer stands for.
+    """
+    if answer.status != HTTPStatus.OK:
+        raise refusal(answer.status, answer.headers, answer.body)
+    return read_json(answer.body, status=200, request_id=request_id_in(answer.headers))
 
 
 def says_nothing_of_stripe(error: UpstreamError, account: str | None) -> bool:

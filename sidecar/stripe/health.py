@@ -1,4 +1,4 @@
-"""Since when Stripe answers or does not, and why not. Says so in the log once per change, not once per request."""
+"""Since when something is read from Stripe or cannot be, and why not. The log is told of changes, not of requests."""
 
 import logging
 from dataclasses import dataclass
@@ -21,10 +21,15 @@ class Failure:
 
 
 class Health:
-    """What the last requests to Stripe came to. ``state`` is ``untried``, ``ok`` or the code of an upstream error."""
+    """What the last readings came to. ``state`` is ``untried``, ``ok`` or the code of an upstream error.
 
-    def __init__(self, clock: Clock) -> None:
+    ``what`` is read, and ``without`` it something follows: both are for the log.
+    """
+
+    def __init__(self, clock: Clock, *, what: str = "entitlements", without: str = "") -> None:
         self._clock = clock
+        self._what = what
+        self._without = f"; {without}" if without else ""
         self.state = "untried"
         self.since = clock()
         self.last_failure: Failure | None = None
@@ -33,16 +38,17 @@ class Health:
         """Note that Stripe gave an answer."""
         if self.state != "ok":
             if self.state != "untried":
-                log.info("Stripe answers again, after %.1f s of %s", self._clock() - self.since, self.state)
+                log.info(
+                    "reading %s works again, after %.1f s of %s", self._what, self._clock() - self.since, self.state
+                )
             self._turn("ok")
 
     def failed(self, error: UpstreamError) -> None:
         """Note that a request came to nothing."""
         self.last_failure = Failure(self._clock(), error.code, error.detail, error.status, error.request_id)
         if self.state != error.code:
-            log.warning(
-                "reading from Stripe fails (%s): %s", error.code, error.detail, extra={"request_id": error.request_id}
-            )
+            said = (self._what, error.code, error.detail, self._without)
+            log.warning("reading %s from Stripe fails (%s): %s%s", *said, extra={"request_id": error.request_id})
             self._turn(error.code)
 
     def _turn(self, state: str) -> None:

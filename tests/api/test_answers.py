@@ -41,8 +41,9 @@ def test_the_time_to_live_of_an_unknown_customer_is_its_own() -> None:
     """ttl counts from unknown_for where Stripe knows no such customer, and goes below zero once it is stale."""
     headers = Headers(Freshness(fresh_for=300, unknown_for=60))
     unknown = Snapshot(ADA, 0.0, unknown=Unknown(400, "No such customer"))
-    assert headers.of(Finding(unknown, Source.MEMORY, 10.0, stale=False), NO_WISHES)["Cache-Status"].endswith("ttl=50")
-    known = Finding(Snapshot(ADA, 0.0), Source.MEMORY, 310.5, stale=True)
+    found = Finding(unknown, Source.MEMORY, 0.0, 10.0, stale=False)
+    assert headers.of(found, NO_WISHES)["Cache-Status"].endswith("ttl=50")
+    known = Finding(Snapshot(ADA, 0.0), Source.MEMORY, 0.0, 310.5, stale=True)
     assert headers.of(known, NO_WISHES)["Cache-Status"] == "entitlement-sidecar; hit; ttl=-11"
     assert headers.of(known, NO_WISHES)["Age"] == "311"
     assert headers.of(None, NO_WISHES)["Cache-Status"] == "entitlement-sidecar; fwd=miss; detail=policy"

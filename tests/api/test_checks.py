@@ -8,7 +8,8 @@ import pytest
 from yarl import URL
 
 from sidecar.demo import FakeStripe, Fault
-from tests.fakes import Running, running
+from sidecar.model import Customer
+from tests.fakes import SECRET, Running, running
 
 SIZES = [0, 1, 9, 10, 11, 99, 100, 101, 250]
 
@@ -147,12 +148,14 @@ async def test_unknown_customers_are_remembered_for_a_while(sidecar: Running, st
     assert (await sidecar.check("cus_new", "a"))["entitled"] is True
 
 
-async def test_a_batch_answers_in_order_and_shares_flights(sidecar: Running, stripe: FakeStripe) -> None:
+async def test_a_batch_answers_in_order_and_shares_flights(upstream: str, stripe: FakeStripe) -> None:
     """A thousand questions about two customers cost two reads; each answer stands at its question's place."""
+    asyncio.get_running_loop().set_debug(False)  # it makes each of many tasks slow
     stripe.grant("cus_1", "a")
     stripe.grant("cus_2", "b")
     checks = [{"customer": f"cus_{1 + place % 2}", "lookup_key": "ab"[place % 3 % 2]} for place in range(1000)]
-    status, body = await sidecar.ask("POST", "/v1/checks", json={"checks": checks})
+    async with running(upstream, deadline=15) as sidecar:
+        status, body = await sidecar.ask("POST", "/v1/checks", json={"checks": checks})
     assert status == 200
     assert [(found["customer"], found["lookup_key"]) for found in body["results"]] == [
         (check["customer"], check["lookup_key"]) for check in checks
@@ -267,6 +270,49 @@ async def test_explain_shows_the_flight(sidecar: Running, stripe: FakeStripe) ->
     assert stripe.count() == 2, "explaining asks nothing"
 
 
+async def test_explain_says_what_vouches_for_an_answer(sidecar: Running, stripe: FakeStripe) -> None:
+    """Its own list first, the feed once that has told of every change since; the watermark is the account's."""
+    stripe.now = sidecar.clock
+    stripe.grant("cus_1", "a")
+    sidecar.clock.advance(100)
+    await sidecar.check("cus_1", "a")
+    _, body = await sidecar.get("/v1/customers/cus_1/explain")
+    assert (body["watermark"], body["snapshot"]["verified_by"], body["snapshot"]["news_at"]) == (None, "list", None)
+    assert body["snapshot"]["as_of"] == body["snapshot"]["taken_at"]
+    assert body["snapshot"]["lookup_keys"] == ["a"]
+    await sidecar.sidecar.feed.poll()
+    sidecar.clock.advance(400)
+    await sidecar.sidecar.feed.poll()
+    _, later = await sidecar.get("/v1/customers/cus_1/explain")
+    assert later["state"] == "fresh"
+    assert (later["snapshot"]["verified_by"], later["snapshot"]["as_of"]) == ("feed", later["watermark"])
+    assert later["snapshot"]["taken_at"] == body["snapshot"]["taken_at"] < later["watermark"]
+    assert 30 <= later["snapshot"]["age"] < 400
+    _, nobody = await sidecar.get("/v1/customers/cus_2/explain")
+    assert (nobody["state"], nobody["snapshot"], nobody["watermark"]) == ("absent", None, later["watermark"])
+    assert stripe.count("list") == 1, "explaining asks nothing"
+
+
+async def test_explain_says_that_there_was_news(upstream: str, stripe: FakeStripe) -> None:
+    """Since when a list is known to be old, and that it is dirty until it was read again."""
+    stripe.grant("cus_1", "a")
+    async with running(upstream, webhook_secret=SECRET, dirty_wait=5, deadline=15) as sidecar:
+        await sidecar.check("cus_1", "a")
+        stripe.add_endpoint(f"{sidecar.webhook_url}/webhooks/stripe", SECRET)
+        stripe.break_with(Fault.HANG, operation="list")
+        stripe.revoke("cus_1", "a")
+        await stripe.delivered()
+        _, body = await sidecar.get("/v1/customers/cus_1/explain")
+        assert (body["state"], body["flying"]) == ("dirty", True)
+        assert body["snapshot"]["taken_at"] == body["snapshot"]["as_of"] < body["snapshot"]["news_at"]
+        assert (body["snapshot"]["lookup_keys"], body["snapshot"]["unknown"]) == (["a"], None)
+        stripe.break_with(None)
+        assert (await sidecar.check("cus_1", "a"))["entitled"] is False
+        _, clean = await sidecar.get("/v1/customers/cus_1/explain")
+        assert (clean["state"], clean["snapshot"]["news_at"], clean["snapshot"]["lookup_keys"]) == ("fresh", None, [])
+        assert clean["snapshot"]["taken_at"] >= body["snapshot"]["news_at"]
+
+
 async def test_explain_while_in_the_air(sidecar: Running, stripe: FakeStripe) -> None:
     """A flight under way has neither landed nor an outcome."""
     stripe.break_with(Fault.HANG)
@@ -295,15 +341,22 @@ async def test_policies_by_glob(upstream: str, stripe: FakeStripe) -> None:
 
 
 async def test_callers_bound_the_age(upstream: str, stripe: FakeStripe) -> None:
-    """Each directive, with Stripe there and with Stripe away."""
+    """Each directive, with Stripe there."""
     stripe.grant("cus_1", "a")
-    async with running(upstream, deadline=0.05) as sidecar:
+    async with running(upstream, deadline=15) as sidecar:
         await sidecar.check("cus_1", "a")
         sidecar.clock.advance(100)
         assert (await sidecar.check("cus_1", "a", Cache_Control="max-age=200"))["source"] == "memory"
         assert (await sidecar.check("cus_1", "a", Cache_Control="max-age=50"))["source"] == "upstream"
         assert (await sidecar.check("cus_1", "a", Cache_Control="no-cache"))["source"] == "upstream"
         assert stripe.count() == 3
+
+
+async def test_callers_bound_the_age_while_stripe_is_away(upstream: str, stripe: FakeStripe) -> None:
+    """Each directive that can then be heeded, and what is answered when it cannot."""
+    stripe.grant("cus_1", "a")
+    async with running(upstream, deadline=0.05) as sidecar:
+        await sidecar.sidecar.heart.refresher.renew(Customer("cus_1"))
         stripe.break_with(Fault.HANG)
         sidecar.clock.advance(400)
         old = await sidecar.check("cus_1", "a", Cache_Control="max-age=5, stale-if-error=900")
@@ -382,7 +435,7 @@ async def test_one_pending_refresh_is_enough(sidecar: Running, stripe: FakeStrip
         assert (await sidecar.ask("POST", "/v1/customers/cus_1/refresh?wait=0"))[0] == 202
     assert len([task for task in asyncio.all_tasks() if task.get_name().startswith("renew")]) == 1
     stripe.break_with(None)
-    while sidecar.sidecar.refresher.in_the_air():
+    while sidecar.sidecar.heart.refresher.in_the_air():
         await asyncio.sleep(0.01)
     assert stripe.count() <= 2
 

@@ -1,9 +1,11 @@
 """Health, status and metrics."""
 
+import asyncio
+
 from sidecar.demo import FakeStripe, Fault
 from sidecar.errors import RequestRejected
 from sidecar.kit.lifecycle import Phase
-from tests.fakes import KEY, Running, running
+from tests.fakes import KEY, SECRET, Running, running
 
 
 async def test_health_does_not_depend_on_stripe(upstream: str, stripe: FakeStripe) -> None:
@@ -88,6 +90,89 @@ async def test_a_refused_request_is_not_quoted(sidecar: Running) -> None:
         "request_rejected",
         None,
     )
+
+
+async def test_status_says_how_far_news_has_come(upstream: str, stripe: FakeStripe) -> None:
+    """The feed's state and watermark, who waits to be read again, and whether the feed was caught out."""
+    stripe.grant("cus_secret", "a")
+    async with running(upstream, webhook_secret=SECRET) as sidecar:
+        stripe.now = sidecar.clock
+        stripe.add_endpoint(f"{sidecar.webhook_url}/webhooks/stripe", SECRET)
+        _, before = await sidecar.get("/status")
+        assert before["feed"] == {
+            "state": "untried",
+            "since": before["feed"]["since"],
+            "last_failure": None,
+            "watermark": None,
+            "dirty": 0,
+            "audit_differences": 0,
+        }
+        sidecar.clock.advance(100)
+        await sidecar.check("cus_secret", "a")
+        await sidecar.sidecar.feed.poll()
+        _, fine = await sidecar.get("/status")
+        assert (fine["feed"]["state"], fine["stripe"]["state"]) == ("ok", "ok")
+        assert before["now"] < fine["feed"]["watermark"] < fine["feed"]["since"] <= fine["now"]
+        stripe.break_with(Fault.ENDLESS)  # fails without a retry
+        stripe.revoke("cus_secret", "a")
+        await stripe.delivered()
+        await sidecar.sidecar.feed.poll()
+        _, broken = await sidecar.get("/status")
+        while broken["feed"]["dirty"] != 1:  # while it is being read it waits no longer
+            await asyncio.sleep(0.001)
+            _, broken = await sidecar.get("/status")
+        assert (broken["feed"]["state"], broken["feed"]["watermark"]) == ("broken", fine["feed"]["watermark"])
+        assert broken["feed"]["last_failure"]["code"] == "broken"
+        assert broken["feed"]["last_failure"]["detail"] is None, "it might name a customer; the log has it"
+        assert "cus_secret" not in str(broken)
+        stripe.break_with(None)
+
+
+async def test_status_says_that_the_feed_was_caught_out(upstream: str, stripe: FakeStripe) -> None:
+    """A list that changed without an event, once the watermark has passed it."""
+    stripe.grant("cus_secret", "a")
+    async with running(upstream) as sidecar:
+        stripe.now = sidecar.clock
+        sidecar.clock.advance(100)
+        await sidecar.check("cus_secret", "a")
+        for seconds in (0, 100):
+            sidecar.clock.advance(seconds)
+            await sidecar.sidecar.feed.poll()
+        stripe.visible_after = 1e9  # what happens from now on is in no list of events
+        stripe.revoke("cus_secret", "a")
+        await sidecar.ask("POST", "/v1/customers/cus_secret/refresh")
+        assert (await sidecar.get("/status"))[1]["feed"]["audit_differences"] == 0, "it may come yet"
+        sidecar.clock.advance(100)
+        await sidecar.sidecar.feed.poll()
+        _, body = await sidecar.get("/status")
+        assert body["feed"]["audit_differences"] == 1
+        assert "cus_secret" not in str(body)
+        metrics = await sidecar.metrics()
+        assert "entitlement_sidecar_feed_audit_differences_total 1.0" in metrics
+        assert "entitlement_sidecar_feed_audits_total 1.0" in metrics
+
+
+async def test_status_says_that_there_is_no_feed(upstream: str) -> None:
+    """Nothing to be late, nothing to have failed."""
+    async with running(upstream, events_poll=0) as sidecar:
+        _, body = await sidecar.get("/status")
+        assert body["feed"] == {"state": "off", "watermark": None, "dirty": 0, "audit_differences": 0}
+
+
+async def test_status_names_the_permission_that_the_feed_lacks(upstream: str, stripe: FakeStripe) -> None:
+    """What to allow the key, and under which id Stripe logged the refusal; entitlements are none the worse."""
+    stripe.key, stripe.permissions = "rk_test_narrow", frozenset({"rak_entitlement_read"})
+    stripe.grant("cus_1", "a")
+    async with running(upstream, stripe_api_key=stripe.key) as sidecar:
+        await sidecar.check("cus_1", "a")
+        await sidecar.sidecar.feed.poll()
+        _, body = await sidecar.get("/status")
+        failure = body["feed"]["last_failure"]
+        assert (body["stripe"]["state"], body["stripe"]["last_failure"]) == ("ok", None)
+        assert body["feed"]["state"] == failure["code"] == "permission_missing"
+        assert "rak_event_read" in failure["detail"]
+        assert (failure["status"], failure["request_id"]) == (403, stripe.requests[-1].request_id)
+        assert await_ok(await sidecar.get("/readyz"))
 
 
 async def test_metrics_in_both_formats(sidecar: Running) -> None:

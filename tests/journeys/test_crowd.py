@@ -34,7 +34,7 @@ async def test_the_only_caller_hangs_up(sidecar: Running, stripe: FakeStripe) ->
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.02):
             await sidecar.check("cus_1", "a")
-    while sidecar.sidecar.refresher.in_the_air():
+    while sidecar.sidecar.heart.refresher.in_the_air():
         await asyncio.sleep(0.005)
     assert (await sidecar.check("cus_1", "a"))["source"] == "memory"
     assert stripe.count() == 1

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import aiohttp
 import pytest
@@ -30,6 +30,7 @@ from sidecar.kit.clock import Clock, steady_clock
 from sidecar.kit.limiter import Limiter
 from sidecar.model import Customer, Flight, Snapshot
 from sidecar.stripe.client import Manners, StripeClient
+from sidecar.stripe.events import EVENTS_PATH, NEWS
 from sidecar.stripe.key import ApiKey
 from sidecar.stripe.transport import BODY, Transport
 from tests.fakes import KEY, FakeClock
@@ -356,8 +357,8 @@ class TestAFault:
         stripe.break_with(None)
         await reader.fetch()
         failing, again = [record.getMessage() for record in caplog.records if record.name.startswith("sidecar")]
-        assert failing == "reading from Stripe fails (broken): An unknown error occurred"
-        assert again.startswith("Stripe answers again, after ")
+        assert failing == "reading entitlements from Stripe fails (broken): An unknown error occurred"
+        assert again.startswith("reading entitlements works again, after ")
 
     async def test_of_nobody_listening_is_unreachable(self, session: aiohttp.ClientSession) -> None:
         """A port that refuses connections."""
@@ -662,6 +663,99 @@ class TestRelaying:
         assert (stripe.count(), reader.counted) == (1, {("relay", "broken"): 1})
 
 
+class TestTheListOfEvents:
+    PARAMS: ClassVar = {"type": NEWS, "created[gte]": "1790000000", "limit": "100"}
+
+    async def test_is_asked_for_as_it_is_told(self, stripe: FakeStripe, reader: Reader) -> None:
+        """The parameters arrive as they are, with the pinned version, and an account where there is one."""
+        stripe.grant("cus_ada", "sso")
+        stripe.grant("cus_bob", "sso", account="acct_1")
+        ours = (await reader.client.events(self.PARAMS, None)).page
+        theirs = (await reader.client.events(self.PARAMS | {"limit": "1"}, "acct_1")).page
+        assert [event["data"]["object"]["customer"] for event in ours["data"]] == ["cus_ada"]
+        assert [event["data"]["object"]["customer"] for event in theirs["data"]] == ["cus_bob"]
+        first, second = stripe.requests
+        assert (first.path, dict(first.query), first.account) == (EVENTS_PATH, self.PARAMS, None)
+        assert (dict(second.query)["limit"], second.account) == ("1", "acct_1")
+        assert "Stripe-Account" not in first.headers
+        assert {seen.headers["Stripe-Version"] for seen in stripe.requests} == {VERSION}
+        assert reader.counted == {("events", "200"): 2}
+
+    async def test_that_comes_is_no_sign_that_lists_can_be_read(self, stripe: FakeStripe, reader: Reader) -> None:
+        """Health is about entitlements: another permission, another limit."""
+        assert reader.client.health.state == "untried"
+        await reader.client.events(self.PARAMS, None)
+        assert reader.client.health.state == "untried"
+        stripe.break_with(Fault.NOT_JSON, operation="list")
+        stripe.add_customer("cus_ada")
+        await reader.failure()
+        await reader.client.events(self.PARAMS, None)
+        assert reader.client.health.state == "broken"
+
+    @pytest.mark.parametrize(
+        ("fault", "kind", "requests", "outcome"),
+        [
+            (Fault.ERROR, Broken, 4, "500"),
+            (Fault.THROTTLED, Throttled, 4, "429"),
+            (Fault.LOCK_TIMEOUT, Throttled, 4, "429"),
+            (Fault.HTML, Broken, 4, "502"),
+            (Fault.NOT_JSON, Broken, 4, "200"),
+            (Fault.HALF, Broken, 4, "broken"),
+            (Fault.RESET, Unreachable, 8, "unreachable"),
+        ],
+    )
+    async def test_that_does_not_come_is_asked_for_again(
+        self, stripe: FakeStripe, reader: Reader, fault: Fault, kind: type[UpstreamError], requests: int, outcome: str
+    ) -> None:
+        """As a customer's list is; but entitlements are none the worse for it."""
+        stripe.break_with(fault)
+        with pytest.raises(UpstreamError) as caught:
+            await reader.client.events(self.PARAMS, None)
+        assert type(caught.value) is kind
+        assert stripe.count() == requests
+        assert reader.counted == {("events", outcome): requests}
+        assert (reader.client.health.state, reader.client.health.last_failure) == ("untried", None)
+
+    async def test_that_comes_at_last_is_the_list(self, stripe: FakeStripe, reader: Reader) -> None:
+        """Three failures are survived by the fourth attempt."""
+        stripe.grant("cus_ada", "sso")
+        stripe.break_with(Fault.ERROR, times=3)
+        assert len((await reader.client.events(self.PARAMS, None)).page["data"]) == 1
+
+    async def test_needs_a_permission_of_its_own(
+        self, stripe: FakeStripe, upstream: str, session: aiohttp.ClientSession
+    ) -> None:
+        """Stripe's message names it, and it is asked for once."""
+        stripe.key, stripe.permissions = "rk_test_restricted", frozenset({"rak_entitlement_read"})
+        reader = Reader(upstream, session, key=ApiKey(stripe.key))
+        with pytest.raises(PermissionMissing, match="'rak_event_read'") as caught:
+            await reader.client.events(self.PARAMS, None)
+        assert (caught.value.status, caught.value.request_id) == (403, stripe.requests[-1].request_id)
+        assert (stripe.count(), reader.client.health.state) == (1, "untried")
+
+    @pytest.mark.parametrize("param", ["customer", "id"])
+    async def test_knows_no_unknown_customers(self, session: aiohttp.ClientSession, param: str) -> None:
+        """None was named; whatever Stripe means by it, there is no list, and nothing was learnt of entitlements."""
+        error = {"type": "invalid_request_error", "code": "resource_missing", "param": param, "message": "No such."}
+        async with answering(lambda _: web.json_response({"error": error}, status=404)) as base:
+            reader = Reader(base, session)
+            with pytest.raises(Broken, match="No such") as caught:
+                await reader.client.events(self.PARAMS, None)
+        assert caught.value.status == 404
+        assert reader.counted == {("events", "404"): 1}
+        assert reader.client.health.state == "untried"
+
+    async def test_costs_budget(self, stripe: FakeStripe, upstream: str, session: aiohttp.ClientSession) -> None:
+        """A token for each page, and nothing is sent without one."""
+        reader = Reader(upstream, session, limiter=never_refilled(2))
+        for _ in range(2):
+            await reader.client.events(self.PARAMS, None)
+        with pytest.raises(OverBudget):
+            await reader.client.events(self.PARAMS, None)
+        assert stripe.count() == 2
+        assert reader.client.health.state == "untried"
+
+
 class TestTheKey:
     @pytest.fixture
     def file(self, tmp_path: Path) -> Path:
@@ -712,6 +806,17 @@ class TestTheKey:
         found = await asyncio.gather(*(reader.fetch() for _ in range(5)))
         assert [len(snapshot.ids) for snapshot in found] == [1] * 5
 
+    async def test_that_was_rotated_is_picked_up_by_a_read_of_events_as_well(
+        self, stripe: FakeStripe, upstream: str, session: aiohttp.ClientSession, file: Path, key: ApiKey
+    ) -> None:
+        """Whatever was asked when the 401 came."""
+        reader = Reader(upstream, session, key=key)
+        stripe.key = NEW_KEY
+        rotate(file, NEW_KEY)
+        assert (await reader.client.events({}, None)).page["data"] == []
+        assert reader.counted == {("events", "401"): 1, ("events", "200"): 1}
+        assert reader.client.health.state == "untried"
+
     async def test_that_is_not_accepted_is_not_tried_again(
         self,
         stripe: FakeStripe,
@@ -727,7 +832,9 @@ class TestTheKey:
         for _ in range(3):
             assert type(await reader.failure()) is KeyRejected
             assert reader.outcomes == ["401"]
-        assert caplog.messages == ["reading from Stripe fails (key_rejected): Invalid API Key provided: sk_test_***"]
+        assert caplog.messages == [
+            "reading entitlements from Stripe fails (key_rejected): Invalid API Key provided: sk_test_***"
+        ]
 
     async def test_of_the_other_mode_is_not_tried(
         self, stripe: FakeStripe, upstream: str, session: aiohttp.ClientSession, file: Path, key: ApiKey

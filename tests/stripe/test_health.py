@@ -47,7 +47,7 @@ def test_a_failure_is_said_once(health: Health, clock: FakeClock, said: pytest.L
     for number in range(1000):
         clock.advance(1)
         health.failed(Broken(f"failure {number}", status=500, request_id=f"req_{number}"))
-    assert said.messages == ["reading from Stripe fails (broken): failure 0"]
+    assert said.messages == ["reading entitlements from Stripe fails (broken): failure 0"]
     assert [(record.levelname, record.__dict__["request_id"]) for record in said.records] == [("WARNING", "req_0")]
     assert health.last_failure == Failure(clock.now, "broken", "failure 999", 500, "req_999")
     assert (health.state, health.since) == ("broken", clock.now - 999)
@@ -61,7 +61,7 @@ def test_a_failure_of_another_kind_is_a_change(
     health.failed(Broken("an unknown error"))
     clock.advance(7)
     health.failed(then)
-    assert said.messages[1:] == [f"reading from Stripe fails ({then.code}): {then}"]
+    assert said.messages[1:] == [f"reading entitlements from Stripe fails ({then.code}): {then}"]
     assert (health.state, health.since) == (then.code, clock.now)
 
 
@@ -74,7 +74,7 @@ def test_recovery_is_said_once_with_how_long_it_took(
     clock.advance(12.34)
     health.succeeded()
     health.succeeded()
-    assert said.messages[1:] == ["Stripe answers again, after 12.3 s of broken"]
+    assert said.messages[1:] == ["reading entitlements works again, after 12.3 s of broken"]
     assert said.records[1].levelname == "INFO"
     assert (health.state, health.since) == ("ok", clock.now)
     assert health.last_failure is not None

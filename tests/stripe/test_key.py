@@ -59,10 +59,14 @@ class TestShowing:
         """The prefix says which mode's objects to expect."""
         assert ApiKey(key).livemode is live
 
-    @pytest.mark.parametrize("key", ["", "pk_live_51Secret", "sk_test_51 Secret", "sk_test_51Secret\n", "sk_test_é"])
+    @pytest.mark.parametrize(
+        "key", ["", "pk_live_51Secret", "whsec_51Secret", "sk_test_51 Secret", "sk_test_51Secret\n", "sk_test_é"]
+    )
     def test_what_cannot_be_a_key_is_refused_unseen(self, key: str) -> None:
         """The error does not repeat it."""
-        with pytest.raises(ValueError, match=r"^is (a publishable key|empty or has blanks)") as caught:
+        with pytest.raises(
+            ValueError, match=r"^is (a publishable key|a webhook's signing secret|empty or has blanks)"
+        ) as caught:
             ApiKey(key)
         assert "51" not in str(caught.value)
 

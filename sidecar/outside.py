@@ -1,0 +1,95 @@
+"""What lies outside the process and must be had before anything is built: key, token, signing secrets, sockets."""
+
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from sidecar.api.guards import read_token
+from sidecar.api.listening import bind
+from sidecar.errors import BadSettings
+from sidecar.kit.address import Address
+from sidecar.settings import Settings, check_webhook_secret, read_secrets
+from sidecar.stripe.key import ApiKey
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Outside:
+    """All that was had; ``webhooks`` has sockets only when there is a secret to know Stripe by."""
+
+    key: ApiKey
+    token: str | None = field(repr=False)
+    webhook_secrets: tuple[str, ...] = field(repr=False)
+    checks: list[socket.socket]
+    ops: list[socket.socket]
+    webhooks: list[socket.socket]
+
+
+def outside(settings: Settings, stack: ExitStack) -> Outside:
+    """Read the files and bind the sockets, which ``stack`` closes.
+
+    :raises BadSettings: with everything that could not be had, at once.
+    """
+    complaints: list[str] = []
+
+    def had(get: Callable[[], T]) -> T | None:
+        try:
+            return get()
+        except BadSettings as error:
+            complaints.extend(error.complaints)
+            return None
+
+    def sockets(addresses: tuple[Address, ...]) -> list[socket.socket]:
+        bound = [had(partial(bind, address)) for address in addresses]
+        return [stack.enter_context(one) for one in bound if one is not None]
+
+    key = had(partial(read_key, settings))
+    file = settings.local_token_file
+    token = None if file is None else had(partial(read_token, file))
+    secrets = had(partial(read_webhook_secrets, settings)) or ()
+    checks, ops = sockets(settings.listen), sockets(settings.ops_listen)
+    webhooks = sockets(settings.webhook_listen) if secrets else []
+    if key is None or complaints:
+        raise BadSettings(complaints)
+    return Outside(key, token, secrets, checks, ops, webhooks)
+
+
+def read_key(settings: Settings) -> ApiKey:
+    """Return the API key from where the settings say it is."""
+    if settings.stripe_api_key_file is not None:
+        return ApiKey.from_file(settings.stripe_api_key_file)
+    if settings.stripe_api_key is not None:
+        return ApiKey(settings.stripe_api_key.get_secret_value())
+    raise BadSettings(
+        ["SIDECAR_STRIPE_API_KEY_FILE: set this, SIDECAR_STRIPE_API_KEY or STRIPE_API_KEY to a Stripe API key"]
+    )
+
+
+def read_webhook_secrets(settings: Settings) -> tuple[str, ...]:
+    """Return the webhook endpoints' signing secrets from where the settings say they are; none when nowhere."""
+    file = settings.webhook_secret_file
+    if file is None:
+        return tuple(secret.get_secret_value() for secret in settings.webhook_secret)
+    return read_secret_file(file)
+
+
+def read_secret_file(file: Path) -> tuple[str, ...]:
+    """Return the signing secrets in ``file``.
+
+    :raises BadSettings: when there is none, or something else.
+    """
+    try:
+        secrets = read_secrets(file.read_text())
+        for secret in secrets:
+            check_webhook_secret(secret)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise BadSettings([f"SIDECAR_WEBHOOK_SECRET_FILE: {file}: {why}"]) from None
+    if not secrets:
+        raise BadSettings([f"SIDECAR_WEBHOOK_SECRET_FILE: {file}: is empty"])
+    return secrets

@@ -1,0 +1,181 @@
+"""The sidecar's own reading of Stripe's events: one request a poll keeps every customer's answer young.
+
+A poll that began at T and read every page has told of every change up to T less the lag, for an event may become
+visible that much later than its change. The next one reads from a lag before there, so that neither such an event nor
+a clock that differs a little from Stripe's makes a hole; one that differs more shows in the answers' ``Date``. Events
+that are told twice are told apart by their ids.
+A poll that failed moves nothing, and the next one goes on from where the last complete one was.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
+from math import inf, nan
+from typing import Any, Final, NamedTuple
+
+from sidecar.errors import Untold, UpstreamError
+from sidecar.kit.clock import Clock
+from sidecar.model import Customer
+from sidecar.stripe.events import Listed, Sweep
+from sidecar.stripe.health import Health
+
+log = logging.getLogger(__name__)
+
+Read = Callable[[Mapping[str, str], str | None], Coroutine[Any, Any, Listed]]
+"""Read one page of the events of an account; raises ``UpstreamError``."""
+
+OUTCOMES: Final = (
+    "complete", "gap", "key_rejected", "permission_missing", "request_rejected", "cursor_vanished", "throttled",
+    "broken", "unreachable", "over_budget", "internal",
+)  # fmt: skip
+"""Every way in which a poll can end, in a metric's fixed set of label values."""
+
+KEPT = 30 * 86400.0
+"""Seconds for which Stripe lists events."""
+
+MOST_PAGES = 1000
+"""Pages of one poll; who was away for so many changes is better off without the news of each."""
+
+SOONEST = 5.0
+"""Seconds between two polls, however often one is asked for."""
+
+SKEW = 5.0
+"""Seconds by which clocks may differ before anything is made of it; at least, for a large lag covers more."""
+
+WITHOUT = "until it works, ages count from each customer's own list"
+
+
+@dataclass(frozen=True, slots=True)
+class Ears:
+    """Who is told: of each event, with False for one known before; that a span begins; how far it reaches."""
+
+    hear: Callable[[str, Customer], bool]
+    begin: Callable[[str | None, float], None]
+    advance: Callable[[str | None, float], None]
+
+
+class Pace(NamedTuple):
+    """How often is polled, and how late an event may become visible, in seconds. Nothing is polled ``every`` 0 s."""
+
+    every: float
+    lag: float
+
+
+class Feed:
+    """Polls the events of the key's own account, and then of the connected ``accounts``, as the function says.
+
+    An account that is left out for a while costs nothing meanwhile, and is read up on afterwards.
+    """
+
+    def __init__(
+        self,
+        read: Read,
+        ears: Ears,
+        pace: Pace,
+        *,
+        livemode: bool,
+        accounts: Callable[[], Iterator[str]],
+        clock: Clock,
+    ) -> None:
+        self.polls = dict.fromkeys(OUTCOMES, 0)
+        self.every, self._lag = pace
+        self.health = Health(clock, what="events", without=WITHOUT)
+        self._read = read
+        self._ears = ears
+        self._livemode = livemode
+        self._accounts = accounts
+        self._clock = clock
+        self._until: dict[str | None, float] = {}
+        self._behind_us = 0.0
+        self._hurry = asyncio.Event()
+
+    def hurry(self) -> None:
+        """Poll as soon as may be: something changed, and nobody said for whom."""
+        if not self.every:
+            log.warning("somebody's entitlements changed, a thin event says, but not whose; events_poll is off")
+        self._hurry.set()
+
+    def behind(self) -> float:
+        """Return the seconds since the moment up to which every change is known; infinite before, no number when off."""
+        until = self._until.get(None)
+        if not self.every:
+            return nan
+        return inf if until is None else self._clock() - until
+
+    async def run(self) -> None:
+        """Poll for ever; replicas that began together drift apart."""
+        while True:
+            began = self._clock()
+            self._hurry.clear()
+            if await self.poll():
+                await self._poll_connected(began + self.every)
+            await self._pause(began, self.every * random.uniform(0.95, 1.0))  # noqa: S311 -- no secret
+
+    async def _poll_connected(self, until: float) -> None:
+        """Poll the connected accounts, as many as can be before the own account's turn comes again."""
+        for account in self._accounts():
+            if self._clock() < until:
+                _ = await self.poll(account)
+
+    async def _pause(self, began: float, every: float) -> None:
+        """Wait until ``every`` seconds after ``began``, or for a reason to hurry."""
+        await asyncio.sleep(min(every, SOONEST) - (self._clock() - began))
+        try:
+            async with asyncio.timeout(every - (self._clock() - began)):
+                await self._hurry.wait()
+        except TimeoutError:
+            return
+
+    async def poll(self, account: str | None = None) -> bool:
+        """Read everything new of an account, tell of it, move its watermark; tell whether that was possible."""
+        began, until = self._clock(), self._until.get(account)
+        reach = began - self._lag
+        if until is not None and began - until + self._lag > KEPT:
+            self._missed(account, f"the last reading was {began - until:.0f} s ago, and Stripe keeps 30 days of events")
+            until = None
+        try:
+            await self._sweep(account, reach if until is None else until)
+        except Untold as untold:
+            self._missed(account, untold)
+            until = None
+        except UpstreamError as error:
+            self.polls[error.code] += 1
+            if account is None:
+                self.health.failed(error)
+            return False
+        self.polls["complete"] += 1
+        if account is None:
+            self.health.succeeded()
+        if until is None:
+            self._ears.begin(account, reach)
+        self._ears.advance(account, reach)
+        self._until[account] = reach
+        return True
+
+    def _missed(self, account: str | None, why: object) -> None:
+        self._until.pop(account, None)
+        self.polls["gap"] += 1
+        log.warning("changes were missed, so ages count from each customer's own list again: %s", why)
+
+    async def _sweep(self, account: str | None, since: float) -> None:
+        """Read everything since a moment of our clock; once more, when Stripe's turns out to be further behind it."""
+        overlap = max(self._lag, SKEW)
+        while True:
+            behind = self._behind_us
+            sweep = Sweep(since - overlap - behind, livemode=self._livemode, account=account, max_pages=MOST_PAGES)
+            ahead = 0.0
+            while not sweep.is_complete:
+                page, ahead = await self._read(sweep.params, account)
+                for event in sweep.take(page):
+                    if event.customer is not None:
+                        self._ears.hear(event.id, event.customer)
+            self._mind_the_clock(ahead if ahead > overlap else 0.0)
+            if ahead <= overlap + behind:
+                return
+
+    def _mind_the_clock(self, ahead: float) -> None:
+        if ahead and not self._behind_us:
+            log.warning("this host's clock is %.0f s ahead of Stripe's; events are read from further back", ahead)
+        self._behind_us = ahead
