@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs bench fmt lock clean
+.PHONY: help demo test simulate lint types docs bench fmt lock clean
 
 help: ## Show these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.runtime: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "entitlement-sidecar needs Python 3.11 or newer; name one with: make PYTHON=python3.12 …")'
@@ -23,7 +23,7 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock pyproject.toml
 demo: $(VENV)/.runtime ## Run the sidecar against the built-in Stripe and watch it answer
 	@$(BIN)/python -m sidecar demo $(ARGS)
 
-PURE := sidecar/core/*,sidecar/kit/*,sidecar/model.py,sidecar/errors.py,sidecar/stripe/pages.py
+PURE := sidecar/core/*,sidecar/kit/*,sidecar/model.py,sidecar/errors.py,sidecar/stripe/pages.py,sidecar/stripe/events.py,sidecar/stripe/webhook.py
 
 test: $(VENV)/.dev ## Run every test, with the coverage gates (ARGS='-k name' narrows)
 	$(BIN)/coverage erase
@@ -33,6 +33,11 @@ ifeq ($(ARGS),)
 	$(BIN)/coverage report
 	@$(BIN)/coverage report --include='$(PURE)' --fail-under=100 >/dev/null || { echo 'The pure parts must be covered in full:'; $(BIN)/coverage report --include='$(PURE)'; exit 1; }
 endif
+
+SEEDS ?= 2000
+
+simulate: $(VENV)/.dev ## Play SEEDS random histories under virtual time and check every promise
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
 
 lint: $(VENV)/.dev ## Check format, style and the direction of imports
 	$(BIN)/ruff format --check .
