@@ -20,8 +20,10 @@ from sidecar.kit.address import Address
 from sidecar.settings import Settings
 
 KEY = "sk_test_demo"
+SECRET = "whsec_demo"  # noqa: S105 -- the built-in Stripe's
 FRESH_FOR = 2.0
-PORTS = (7420, 7421)
+POLL = 1.0
+PORTS = (7420, 7421, 7422)
 
 
 class Tour:
@@ -42,20 +44,21 @@ class Tour:
         self._url = f"http://{sidecar.checks.addresses[0]}"
         self._ops = f"http://{sidecar.ops.addresses[0]}"
         await self._ask_and_ask_again()
-        await self._change()
+        await self._change(sidecar)
+        await self._wait()
         await self._break()
         await self._count()
 
     async def farewell(self) -> None:
         """Say how to go on by hand."""
         self._stripe.grant("cus_ada", "sso")
-        await self._session.post(f"{self._url}/v1/customers/cus_ada/refresh")
+        await self._stripe.delivered()
         self._say("Your turn", "It stays up until Ctrl-C. In another terminal:")
         for line in (
             f"curl {self._url}/v1/customers/cus_ada/entitlements/sso",
             f"curl {self._url}/v1/customers/cus_ada/explain",
-            f"curl -X POST {self._upstream}/demo/grant/cus_ada/audit-log",
-            f"curl -X POST {self._url}/v1/customers/cus_ada/refresh",
+            f"curl -N {self._url}/v1/changes     # and, meanwhile,",
+            f"curl -X POST {self._upstream}/demo/revoke/cus_ada/audit-log",
             f"curl -X POST {self._upstream}/demo/break/hang     # error, throttled, half, slow, reset … and /demo/mend",
             f"curl {self._ops}/status",
         ):
@@ -71,17 +74,31 @@ class Tour:
         self._expect(await self._check("cus_ada", "white-label"), entitled=False, reason="not_entitled")
         self._expect(await self._check("cus_nobody", "sso"), entitled=False, reason="unknown_customer")
 
-    async def _change(self) -> None:
-        self._say(
-            "Change", "Stripe grants audit-log and revokes sso; a forced refresh, as after a checkout, learns both."
-        )
+    async def _change(self, sidecar: app.Sidecar) -> None:
+        endpoint = self._stripe.add_endpoint(f"http://{sidecar.webhooks.addresses[0]}/webhooks/stripe", SECRET)
+        self._say("Change", "Stripe grants audit-log and says so in a signed webhook; nobody has to ask for a refresh.")
         self._stripe.grant("cus_ada", "audit-log")
-        self._stripe.revoke("cus_ada", "sso")
+        await self._stripe.delivered()
+        self._expect({"taken": [delivery.status for delivery in endpoint.deliveries]}, taken=[200])
+        self._expect(await self._check("cus_ada", "audit-log"), entitled=True, stale=False)
         refreshed = await self._ask("POST", "/v1/customers/cus_ada/refresh")
         keys = [item["lookup_key"] for item in refreshed["entitlements"]]
         self._expect({"lookup_keys": keys}, lookup_keys=self._stripe.held("cus_ada"))
-        self._expect(await self._check("cus_ada", "audit-log"), entitled=True)
-        self._expect(await self._check("cus_ada", "sso"), entitled=False)
+        self._say(
+            "Lose a webhook", f"Stripe revokes sso, and nobody hears. The events, read every {POLL:g} s, tell it."
+        )
+        endpoint.lose()
+        self._stripe.revoke("cus_ada", "sso")
+        await two_polls(sidecar)  # the first may have begun before the change
+        self._expect(await self._check("cus_ada", "sso"), entitled=False, stale=False)
+
+    async def _wait(self) -> None:
+        self._say("Wait for a grant", "cus_ada comes back from the checkout before Stripe has entitled her.")
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(self._check("cus_ada", "white-label?wait=5s"))
+            await asyncio.sleep(0.5)
+            self._stripe.grant("cus_ada", "white-label")
+        self._expect(waiting.result(), entitled=True)
 
     async def _break(self) -> None:
         self._say(
@@ -173,6 +190,14 @@ async def take(stop: asyncio.Event, *, stay: bool, console: Console | None = Non
                 ended.set()
 
 
+async def two_polls(sidecar: app.Sidecar) -> None:
+    """Wait until the events have been read twice."""
+    polls, before = sidecar.feed.polls, sidecar.feed.polls["complete"]
+    async with asyncio.timeout(10):
+        while polls["complete"] < before + 2:  # noqa: ASYNC110 -- a count that nobody announces
+            await asyncio.sleep(POLL / 10)
+
+
 async def unless(stop: asyncio.Event, walk: Coroutine[Any, Any, None]) -> None:
     """Walk to the end, or until ``stop`` is set."""
     async with asyncio.TaskGroup() as group:
@@ -185,15 +210,20 @@ async def unless(stop: asyncio.Event, walk: Coroutine[Any, Any, None]) -> None:
 
 def settings(upstream: str) -> Settings:
     """Return settings for the tour, on the usual ports where these are free; nothing in the environment changes them."""
-    listen, ops_listen = (f"127.0.0.1:{port if is_free(port) else 0}" for port in PORTS)
+    listen, ops_listen, webhook_listen = (f"127.0.0.1:{port if is_free(port) else 0}" for port in PORTS)
     return Settings.model_validate(
         {
             "stripe_api_key": KEY,
             "stripe_api_base": upstream,
             "fresh_for": FRESH_FOR,
             "deadline": 1.0,
+            "dirty_wait": 1.0,
+            "events_poll": POLL,
+            "events_lag": 0.0,
+            "webhook_secret": SECRET,
             "listen": listen,
             "ops_listen": ops_listen,
+            "webhook_listen": webhook_listen,
         }
     )
 

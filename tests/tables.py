@@ -1,4 +1,4 @@
-"""Writes the generated tables of the README from the code; ``make docs``. A test compares them."""
+"""Writes the generated tables of the pages from the code; ``make docs``. A test compares them."""
 
 import asyncio
 import re
@@ -12,7 +12,9 @@ from sidecar.settings import Settings
 from sidecar.sources import PREFIX
 from tests.fakes import settings_for
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = (README, ROOT / "docs" / "metrics.md")
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -35,6 +37,8 @@ def shown(name: str, value: object) -> str:
         return f"`{value >> 20}MiB`"
     if name == "policy":
         return "`deny`"
+    if value == "":
+        return ""
     return f"`{str(value).lower() if isinstance(value, bool) else f'{value:g}' if isinstance(value, float) else value}`"
 
 
@@ -59,4 +63,5 @@ async def with_tables(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(asyncio.run(with_tables(README.read_text())))
+    for page in PAGES:
+        page.write_text(asyncio.run(with_tables(page.read_text())))

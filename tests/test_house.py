@@ -27,7 +27,7 @@ def test_every_module_has_its_test(module: Path) -> None:
     assert home_of(module).is_file()
 
 
-@pytest.mark.parametrize("package", ["api", "core", "kit", "stripe"])
+@pytest.mark.parametrize("package", ["api", "core", "demo", "kit", "stripe"])
 def test_every_package_opens_with_its_map(package: str) -> None:
     """The docstring of a package names each of its modules."""
     text = (ROOT / "sidecar" / package / "__init__.py").read_text()
@@ -36,11 +36,16 @@ def test_every_package_opens_with_its_map(package: str) -> None:
             assert re.search(rf"^{module.stem}\b", text, re.MULTILINE), f"{module.stem} is not on the map"
 
 
-async def test_the_readme_is_what_the_code_says() -> None:
-    """Its tables are generated; ``make docs`` writes them again."""
-    text = tables.README.read_text()
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
+async def test_the_pages_are_what_the_code_says(page: Path) -> None:
+    """Their tables are generated; ``make docs`` writes them again."""
+    text = page.read_text()  # noqa: ASYNC240 -- a small file
     assert await tables.with_tables(text) == text
-    assert text.count("\n") <= 150
+
+
+def test_the_readme_is_read_in_one_sitting() -> None:
+    """What is longer has a page of its own."""
+    assert tables.README.read_text().count("\n") <= 150
 
 
 def test_the_layers_hold() -> None:

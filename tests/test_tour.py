@@ -17,8 +17,8 @@ from aiohttp import web
 from rich.console import Console
 
 from sidecar import tour
-from sidecar.demo import FakeStripe
-from tests.fakes import Running
+from sidecar.demo import FakeStripe, serving
+from tests.fakes import KEY, Running, running
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKS = re.compile(r"curl .*?(http://127\.0\.0\.1:\d+)/v1/customers/cus_ada/entitlements/sso")
@@ -68,10 +68,20 @@ async def test_two_tours_on_one_host_come_to_their_end() -> None:
         stop.set()
     assert answer["entitled"] is True, "what the README shows of the demo is what it says"
     assert status == 0
-    assert "reading from Stripe fails (broken)" in err  # that is part of the show, and all there is
-    assert len(err.splitlines()) == 1
+    for what in ("entitlements", "events"):  # that is part of the show, and all there is
+        assert f"reading {what} from Stripe fails (broken)" in err
+    assert len(err.splitlines()) == 2
     for text in (out, printed.getvalue()):
-        for title in ("Ask", "Three different no's", "Change", "Break Stripe", "Mend Stripe", "What it cost"):
+        for title in (
+            "Ask",
+            "Three different no's",
+            "Change",
+            "Lose a webhook",
+            "Wait for a grant",
+            "Break Stripe",
+            "Mend Stripe",
+            "What it cost",
+        ):
             assert f"\n{title}  " in text
         assert "1000 answers, 0 requests to Stripe" in text
     ours, theirs = CHECKS.search(printed.getvalue()), CHECKS.search(out)
@@ -125,13 +135,15 @@ class LyingStripe(FakeStripe):
         return ["white-label"]
 
 
-async def test_a_list_that_is_not_stripes_ends_the_tour(sidecar: Running, stripe: FakeStripe, upstream: str) -> None:
+async def test_a_list_that_is_not_stripes_ends_the_tour() -> None:
     """What a refresh gives is compared with what Stripe has, key by key."""
-    stripe.grant("cus_ada", "seats-10")
-    guide = tour.Tour(paper()[0], LyingStripe(), upstream, sidecar.session)
-    guide._url = sidecar.url
-    with pytest.raises(tour.WrongAnswer, match=r"expected \{'lookup_keys': \['white-label'\]\}"):
-        await guide._change()
+    stripe = LyingStripe(key=KEY)
+    stripe.grant("cus_ada", "sso")
+    async with serving(stripe) as upstream, running(upstream, webhook_secret=tour.SECRET) as sidecar:
+        guide = tour.Tour(paper()[0], stripe, upstream, sidecar.session)
+        guide._url = sidecar.url
+        with pytest.raises(tour.WrongAnswer, match=r"expected \{'lookup_keys': \['white-label'\]\}"):
+            await guide._change(sidecar.sidecar)
 
 
 @asynccontextmanager
