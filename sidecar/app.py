@@ -30,6 +30,7 @@ from sidecar.api.stripe import Stripe
 from sidecar.api.webhooks import Webhooks
 from sidecar.core.checker import Policies
 from sidecar.core.heart import Heart, Rules
+from sidecar.core.trust import AHEAD
 from sidecar.errors import UpstreamError
 from sidecar.kit.clock import Clock, steady_clock
 from sidecar.kit.lifecycle import Lifecycle, Phase
@@ -47,8 +48,8 @@ from sidecar.stripe.transport import Transport
 log = logging.getLogger(__name__)
 
 BODY = 1 << 20
-GRACE = 5.0
-"""Seconds that answers under way get when the process shuts down."""
+GRACE = 2.5
+"""Seconds that answers under way get when the process shuts down; aiohttp counts them twice."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         policies = Policies({glob: Policy(policy) for glob, policy in settings.policy.items()})
         rules = Rules(settings.freshness, policies, settings.cache_bytes, seed=secrets.randbits(32))
         heart = Heart.of(client.fetch, limiter.take_spare, rules, tasks=tasks, clock=clock)
-        feed = feed_of(settings, client, heart, limiter, clock)
+        feed = feed_of(settings, client, heart, clock)
         webhooks = Webhooks(
             had.webhook_secrets,
             livemode=client.livemode,
@@ -127,7 +128,7 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         ways_in = [*Checks(heart).routes(), *Stripe(heart.checker, client).routes(), *stream.routes()]
         counted = [requests.middleware, problems]
         checks_app = application(ways_in, [*counted, *guards(settings, had.token)])
-        checks_app.on_shutdown.append(stream.close)
+        checks_app.on_shutdown.append(end_waiting(heart))
 
         yield Sidecar(
             lifecycle,
@@ -142,15 +143,33 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         )
 
 
-def feed_of(settings: Settings, client: StripeClient, heart: Heart, limiter: Limiter, clock: Clock) -> Feed:
+def end_waiting(heart: Heart) -> Callable[[web.Application], Awaitable[None]]:
+    """Return what lets nobody wait any longer when the process shuts down: for a grant, or for changes."""
+
+    async def end(_: web.Application) -> None:
+        heart.changes.close()
+        heart.vigil.close()
+
+    return end
+
+
+def feed_of(settings: Settings, client: StripeClient, heart: Heart, clock: Clock) -> Feed:
     """Return the reading of events, told to ``heart``."""
+    if settings.events_poll and settings.events_poll + settings.events_lag > AHEAD * settings.fresh_for:
+        log.warning(
+            "events_poll and events_lag leave answers up to %g s old: with fresh_for %g s, customers who are asked about "
+            "are read one by one between polls; fresh_for above %g s spares those requests",
+            settings.events_poll + settings.events_lag,
+            settings.fresh_for,
+            (settings.events_poll + settings.events_lag) / AHEAD,
+        )
     news, asked = heart.news, heart.checker.accounts
 
     def accounts() -> Iterator[str]:
-        """Yield the connected accounts that were asked about since the last poll, while the budget has some left."""
-        found = sorted(asked)
-        asked.clear()
-        yield from (account for account in found if limiter.left >= 1)
+        """Yield each connected account that was asked about since it was polled last, as long as there is time."""
+        for account in sorted(asked):
+            asked.discard(account)
+            yield account
 
     return Feed(
         client.events,
@@ -221,6 +240,8 @@ async def serve(
             )
             if sidecar.webhooks.sockets:
                 log.info("taking webhooks on %s", comma_separated(sidecar.webhooks))
+            else:
+                log.info("taking no webhooks: there is no webhook_secret")
             if started is not None:
                 started(sidecar)
             await stop.wait()

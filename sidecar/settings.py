@@ -104,7 +104,7 @@ class Settings(BaseModel):
     )
 
     stripe_api_key: SecretStr | None = None
-    """Stripe API key; a restricted key with read access to entitlements is enough. Also read from `STRIPE_API_KEY`."""
+    """Stripe API key; a restricted key that may read entitlements and events is enough. Also read from `STRIPE_API_KEY`."""
 
     stripe_api_key_file: Path | None = None
     """File that holds the key instead; read again when Stripe rejects the key, so a rotated Secret is picked up."""
@@ -221,6 +221,13 @@ class Settings(BaseModel):
     def _file_is_no_key(cls, value: Path | None) -> Path | None:
         if value is not None and KEY.match(value.name):
             raise ValueError("looks like a key itself; the path of a file that holds it is wanted")
+        return value
+
+    @field_validator("events_poll")
+    @classmethod
+    def _polls_with_moderation(cls, value: float) -> float:
+        if 0 < value < 1:
+            raise ValueError("must be 0 or at least 1s: each poll is a request to Stripe")
         return value
 
     @field_validator("webhook_secret")

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -106,6 +107,43 @@ async def test_replicas_share_the_budget(upstream: str) -> None:
     assert rates["entitlement_sidecar_budget_left_requests"] == 1
 
 
+@pytest.mark.parametrize(("poll", "lag", "fresh_for", "warned"), [(300, 30, 300, 1), (300, 30, 600, 0), (0, 30, 1, 0)])
+async def test_a_feed_too_slow_for_its_purpose_is_warned_of(
+    upstream: str, caplog: pytest.LogCaptureFixture, poll: float, lag: float, fresh_for: float, warned: int
+) -> None:
+    """Customers would be read one by one before the next poll can vouch for them."""
+    async with app.assembled(settings_for(upstream, events_poll=poll, events_lag=lag, fresh_for=fresh_for)):
+        assert len([message for message in caplog.messages if "fresh_for above 440 s" in message]) == warned
+
+
+async def test_a_shutdown_lets_nobody_wait(upstream: str, stripe: FakeStripe) -> None:
+    """A check that waits for a grant is answered with what is known, and the process ends."""
+    stripe.add_customer("cus_1")
+    stop, started = asyncio.Event(), asyncio.Event()
+    found: list[app.Sidecar] = []
+
+    def begin(sidecar: app.Sidecar) -> None:
+        found.append(sidecar)
+        started.set()
+
+    async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+        serving = group.create_task(app.serve(settings_for(upstream, deadline=15), stop, started=begin))
+        await started.wait()
+        url = f"http://{found[0].checks.addresses[0]}/v1/customers/cus_1/entitlements/a?wait=30s"
+        waiting = group.create_task(answered(session, url))
+        while not len(found[0].heart.vigil):
+            await asyncio.sleep(0.01)
+        stop.set()
+        assert (await waiting)["reason"] == "not_entitled"
+        await serving
+
+
+async def answered(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
+    async with session.get(url) as response:
+        found: dict[str, Any] = await response.json()
+    return found
+
+
 async def test_webhooks_are_taken_with_a_secret_only(upstream: str, caplog: pytest.LogCaptureFixture) -> None:
     """Without one there is no listener to take them; the log says on which addresses what is."""
     caplog.set_level(logging.INFO, "sidecar")
@@ -122,6 +160,7 @@ async def test_webhooks_are_taken_with_a_secret_only(upstream: str, caplog: pyte
     (checks, ops, nothing), (checks_too, ops_too, webhooks) = found
     assert said == [
         f"answering checks on {checks}, health and metrics on {ops}",
+        "taking no webhooks: there is no webhook_secret",
         f"answering checks on {checks_too}, health and metrics on {ops_too}",
         f"taking webhooks on {webhooks}",
     ]

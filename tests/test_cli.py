@@ -102,8 +102,8 @@ class TestServe:
             assert (found.exit_code, json.loads(found.stdout)["entitled"]) == (0, True)
             assert (await asked("ready", "--url", ops)).exit_code == 0
             assert await served.end(signal.SIGTERM) == 0
-        assert [(line["level"], line["logger"]) for line in served.said] == [("INFO", "sidecar.app")] * 2
-        assert served.said[1]["message"] == "shutting down"
+        assert [(line["level"], line["logger"]) for line in served.said] == [("INFO", "sidecar.app")] * 3
+        assert served.said[2]["message"] == "shutting down"
         assert all(line["time"] for line in served.said)
         assert KEY not in json.dumps(served.said)
 

@@ -335,6 +335,9 @@ class TestContradictions:
 
     def test_stale_is_not_shorter_than_fresh(self) -> None:
         """Equal is allowed: then nothing is ever stale."""
+        assert complaints({"events_poll": "500ms"}) == [
+            "SIDECAR_EVENTS_POLL: must be 0 or at least 1s: each poll is a request to Stripe"
+        ]
         assert complaints({"fresh_for": "10m", "stale_for": "5m"}) == [
             "SIDECAR_STALE_FOR: is shorter than fresh_for (10m)"
         ]

@@ -34,10 +34,6 @@ class ChangeStream:
         """Return the routes of this surface."""
         return [web.get(CHANGES, self.stream)]
 
-    async def close(self, _: web.Application) -> None:
-        """End all streams: the process is shutting down."""
-        self._changes.close()
-
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """Send changes from where the client left off until it leaves or the process shuts down.
 

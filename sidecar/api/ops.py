@@ -115,6 +115,7 @@ def say_feed(feed: Feed, heart: Heart) -> dict[str, Any]:
     return {
         **health,
         "watermark": None if until is None else answers.moment(until),
+        "gaps": feed.polls["gap"],
         "dirty": len(heart.schedule),
         "audit_differences": heart.audit.differences,
     }

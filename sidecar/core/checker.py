@@ -114,7 +114,11 @@ class Checker:
         began = self._clock()
         wait = 0.0 if wishes.only_if_cached else wait
         decision = await self._decide(customer, lookup_key, wishes, self.freshness.deadline)
-        while decision.reason is not Reason.ENTITLED and (left := began + wait - self._clock()) > 0:
+        while (
+            self._vigil.goes_on
+            and decision.reason is not Reason.ENTITLED
+            and (left := began + wait - self._clock()) > 0
+        ):
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._vigil.look(customer)
@@ -190,7 +194,7 @@ class Checker:
                 if held is None or began - self._trust.verified_at(held) > oldest:
                     held, source = await self._refresher.renew(customer, since=began - oldest), Source.UPSTREAM
                     held = self._cache.get(customer) or held  # there may have been news since it landed
-                if held.dirty is not None and await self._is_clean(customer, held.dirty.heard_at):
+                if held.dirty is not None and await self._is_clean(customer):
                     source = Source.UPSTREAM
         except TimeoutError:
             late = self._refresher.trouble(customer) or TimedOut(f"Stripe did not answer within {within:g} s")
@@ -202,17 +206,21 @@ class Checker:
             return self._last_resort(customer, wishes, TimedOut("nothing was learnt after the news in time"))
         return finding
 
-    async def _is_clean(self, customer: Customer, heard_at: float) -> bool:
-        """Wait a little for a list that was taken after the news; not at all while reading it is known to fail."""
-        if self._refresher.trouble(customer) is not None:
-            self._refresher.nudge(customer)
-            return False
-        try:
+    async def _is_clean(self, customer: Customer) -> bool:
+        """Wait a little for a list that was taken after the news; not at all while reading it is known to fail.
+
+        It is on the schedule. This caller has an old answer, so it takes no place in the queue for the budget.
+        """
+        with suppress(TimeoutError):
             async with asyncio.timeout(self.freshness.dirty_wait):
-                _ = await self._refresher.renew(customer, since=heard_at)
-        except (TimeoutError, UpstreamError):
-            return False
-        return True
+                while self._refresher.trouble(customer) is None:
+                    self._refresher.nudge(customer)
+                    await asyncio.wait([self._refresher.landing(customer)])
+                    held = self._cache.get(customer)
+                    if held is None or held.dirty is None:
+                        return True
+                self._refresher.nudge(customer)
+        return False
 
     def _last_resort(self, customer: Customer, wishes: Wishes, cause: UpstreamError) -> Finding:
         snapshot = self._cache.get(customer)

@@ -16,8 +16,8 @@ from sidecar.model import Customer
 ORIGINS: Final = ("webhook", "feed")
 EFFECTS: Final = ("marked", "not_held", "duplicate")
 
-REMEMBERED = 16_384
-"""Events whose id is remembered, some 3 MB. A duplicate of one that is forgotten costs one reading."""
+REMEMBERED = 65_536
+"""Events that are remembered, at worst some 12 MB. A duplicate of one that is forgotten costs one reading."""
 
 
 class News:
@@ -32,7 +32,7 @@ class News:
         self._watermarks = watermarks
         self._audit = audit
         self._clock = clock
-        self._heard: dict[str, None] = {}
+        self._heard: dict[tuple[str, Customer], None] = {}
 
     def hear(self, event_id: str, customer: Customer, *, origin: str) -> bool:
         """Take note that ``customer`` changed; False when this event was heard of before. Never suspends.
@@ -45,15 +45,15 @@ class News:
         return effect != "duplicate"
 
     def _effect(self, event_id: str, customer: Customer) -> str:
-        if event_id in self._heard:
+        if (event_id, customer) in self._heard:
             return "duplicate"
-        self._heard[event_id] = None
-        if len(self._heard) > REMEMBERED:
-            del self._heard[next(iter(self._heard))]
         self._audit.explain(customer)
         now = self._clock()
         if not self._refresher.heard(customer, now):
-            return "not_held"
+            return "not_held"  # and not remembered: asked about now, Stripe's list may not show the change yet
+        self._heard[event_id, customer] = None
+        if len(self._heard) > REMEMBERED:
+            del self._heard[next(iter(self._heard))]
         self._schedule.add(customer, now)
         return "marked"
 

@@ -112,6 +112,12 @@ class Refresher:
             found = self._landings[customer] = asyncio.get_running_loop().create_future()
         return found
 
+    def release(self) -> None:
+        """Let all who wait for a landing go on: the process is shutting down."""
+        landings, self._landings = self._landings, {}
+        for landing in landings.values():
+            landing.set_result(None)
+
     def nudge(self, customer: Customer) -> None:
         """Refresh without waiting, unless a flight is under way, just failed, or the budget has nothing to spare."""
         if customer in self._flights:

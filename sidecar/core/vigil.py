@@ -5,6 +5,7 @@ brings the customer's list, such as news.
 """
 
 import asyncio
+from collections import Counter
 
 from sidecar.core.refresher import Refresher
 from sidecar.kit.clock import Clock
@@ -22,18 +23,33 @@ class Vigil:
     def __init__(self, refresher: Refresher, *, tasks: Tasks, clock: Clock) -> None:
         self._refresher = refresher
         self._clock = clock
+        self.goes_on = True
         self._looks = SingleFlight(self._look, tasks)
+        self._watching: Counter[Customer] = Counter()
 
     def __len__(self) -> int:
         return len(self._looks)
 
     async def look(self, customer: Customer) -> None:
         """Return once the customer's list was read again, or could not be. Leaving does not disturb the others."""
-        await asyncio.shield(self._looks.join(customer))
+        self._watching[customer] += 1
+        try:
+            await asyncio.shield(self._looks.join(customer))
+        finally:
+            self._watching[customer] -= 1
+            if not self._watching[customer]:
+                del self._watching[customer]
+
+    def close(self) -> None:
+        """Let nobody wait any more: the process is shutting down."""
+        self.goes_on = False
+        self._refresher.release()
 
     async def _look(self, customer: Customer) -> None:
         landing, delay = self._refresher.landing(customer), self._until_next(customer)
         while not (await asyncio.wait([landing], timeout=delay))[0]:
+            if not self._watching[customer]:  # all have left
+                return
             self._refresher.nudge(customer)  # does nothing while a flight is in the air, or the budget has no request
             delay = SPACING
 

@@ -39,7 +39,7 @@ def date_in(headers: Mapping[str, str]) -> float | None:
     """Return when Stripe says that it answered (``Date``, RFC 9110 §6.6.1), in Unix seconds; None if it does not."""
     try:
         return parsedate_to_datetime(headers.get("Date", "")).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

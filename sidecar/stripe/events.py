@@ -73,14 +73,13 @@ def customer_in(item: dict[str, Any]) -> Customer | None:
 
 
 def account_in(item: dict[str, Any]) -> str | None:
-    """Return the connected account whose event this is, or an organisation's account (docs.stripe.com/context).
+    """Return the connected account whose event this is. ``context`` is not read, as ``Stripe-Context`` is not taken.
 
     :raises Untold: for an ``account`` that cannot be one; the customer of that id in ours is somebody else.
     """
-    account, context = item.get("account"), item.get("context")
+    account = item.get("account")
     if account is None:
-        last = context.rpartition("/")[2] if isinstance(context, str) else ""
-        return last if ACCOUNT.fullmatch(last) else None
+        return None
     if not isinstance(account, str) or not ACCOUNT.fullmatch(account):
         raise Untold("news with an account that is none")
     return account
@@ -88,6 +87,8 @@ def account_in(item: dict[str, Any]) -> str | None:
 
 class Sweep:
     """One complete read of the list of news since a moment. Ask with ``params``, hand the page to ``take``.
+
+    ``untold`` is there once an event could not be read: somebody changed, and it is not known who.
 
     ``since`` is in Unix seconds; Stripe counts whole ones, so the second that it falls into is read too. ``account``
     is the connected account whose list is read: what names none of its own happened there. Pages come newest first,
@@ -102,11 +103,12 @@ class Sweep:
         self._pages = 0
         self._seen: dict[str, None] = {}
         self.is_complete = False
+        self.untold: Untold | None = None
 
     @property
     def params(self) -> dict[str, str]:
         """The parameters of the next page's request."""
-        params = {"type": NEWS, "created[gte]": str(floor(self._since)), "limit": str(PAGE_SIZE)}
+        params = {"type": NEWS, "created[gte]": str(max(0, floor(self._since))), "limit": str(PAGE_SIZE)}
         if self._seen:
             params["starting_after"] = next(reversed(self._seen))
         return params
@@ -119,13 +121,21 @@ class Sweep:
         """
         data, has_more = read_list(page)
         self._pages += 1
-        events = [self._add(read_event(item)) for item in data]
+        events = [self._add(event) for event in map(self._read, data) if event is not None]
         self.is_complete = not has_more
-        if has_more and not events:
+        if has_more and not data:
             raise Broken("an empty page that claims to have more", retry=False)
         if has_more and self._pages >= self._max_pages:
             raise Untold(f"the list of events has more than {self._max_pages} pages")
         return [event for event in events if event.type == NEWS]
+
+    def _read(self, item: Any) -> Event | None:
+        """Read one event; what cannot be read is kept in ``untold``, and does not hold up the others."""
+        try:
+            return read_event(item)
+        except Untold as untold:
+            self.untold = untold
+            return None
 
     def _add(self, event: Event) -> Event:
         if event.livemode is not self._livemode:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from math import inf, nan
 from typing import Any, Final, NamedTuple
 
-from sidecar.errors import Untold, UpstreamError
+from sidecar.errors import OverBudget, Untold, UpstreamError
 from sidecar.kit.clock import Clock
 from sidecar.model import Customer
 from sidecar.stripe.events import Listed, Sweep
@@ -39,10 +39,13 @@ MOST_PAGES = 1000
 """Pages of one poll; who was away for so many changes is better off without the news of each."""
 
 SOONEST = 5.0
-"""Seconds between two polls, however often one is asked for."""
+"""Seconds until a poll that is asked for, or that the budget had no room for; unless polls are more frequent anyway."""
 
 SKEW = 5.0
 """Seconds by which clocks may differ before anything is made of it; at least, for a large lag covers more."""
+
+ABSURD = 86400.0
+"""Seconds from which on a difference is rather an odd ``Date``."""
 
 WITHOUT = "until it works, ages count from each customer's own list"
 
@@ -109,9 +112,12 @@ class Feed:
         while True:
             began = self._clock()
             self._hurry.clear()
+            pause = self.every * random.uniform(0.95, 1.0)  # noqa: S311 -- no secret
             if await self.poll():
                 await self._poll_connected(began + self.every)
-            await self._pause(began, self.every * random.uniform(0.95, 1.0))  # noqa: S311 -- no secret
+            elif self.health.state == OverBudget.code:  # one request that spares many others
+                pause = min(pause, SOONEST)
+            await self._pause(began, pause)
 
     async def _poll_connected(self, until: float) -> None:
         """Poll the connected accounts, as many as can be before the own account's turn comes again."""
@@ -130,7 +136,7 @@ class Feed:
 
     async def poll(self, account: str | None = None) -> bool:
         """Read everything new of an account, tell of it, move its watermark; tell whether that was possible."""
-        began, until = self._clock(), self._until.get(account)
+        began, until, gaps = self._clock(), self._until.get(account), self.polls["gap"]
         reach = began - self._lag
         if until is not None and began - until + self._lag > KEPT:
             self._missed(account, f"the last reading was {began - until:.0f} s ago, and Stripe keeps 30 days of events")
@@ -145,7 +151,8 @@ class Feed:
             if account is None:
                 self.health.failed(error)
             return False
-        self.polls["complete"] += 1
+        if self.polls["gap"] == gaps:
+            self.polls["complete"] += 1
         if account is None:
             self.health.succeeded()
         if until is None:
@@ -171,9 +178,13 @@ class Feed:
                 for event in sweep.take(page):
                     if event.customer is not None:
                         self._ears.hear(event.id, event.customer)
+            if ahead > ABSURD:  # no clock is so wrong
+                ahead = 0.0
             self._mind_the_clock(ahead if ahead > overlap else 0.0)
             if ahead <= overlap + behind:
-                return
+                break
+        if sweep.untold is not None:
+            raise sweep.untold
 
     def _mind_the_clock(self, ahead: float) -> None:
         if ahead and not self._behind_us:

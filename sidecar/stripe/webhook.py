@@ -60,7 +60,8 @@ def verify(
     if not any(is_signed(body, at, signatures, secret) for secret in secrets):
         raise Refused("bad_signature", "Stripe-Signature: fits none of the configured secrets and this body")
     if tolerance and at < now - tolerance:
-        raise Refused("signature_too_old", f"Stripe-Signature: was made more than {tolerance:g} s ago")
+        age = f"{now - max(at, 0):.0f} s ago by this host's clock; at most {tolerance:g} s are accepted"
+        raise Refused("signature_too_old", f"Stripe-Signature: was made {age}")
 
 
 def read_header(header: str) -> tuple[int, list[str]]:

@@ -155,10 +155,14 @@ async def serving(
 ) -> AsyncIterator[Served]:
     """Serve on a socket whose buffers are small; what is still open afterwards is cut off after ``grace`` seconds."""
     changes = Changes(size=size, boot="b00t")
+
+    async def ended(_: web.Application) -> None:
+        changes.close()
+
     app = web.Application(middlewares=[*outer, problems])
     stream = ChangeStream(changes, heartbeat=heartbeat)
     app.add_routes(stream.routes())
-    app.on_shutdown.append(stream.close)
+    app.on_shutdown.append(ended)
     runner = web.AppRunner(app, shutdown_timeout=grace, **options)
     await runner.setup()
     bound = socket.create_server(("127.0.0.1", 0))  # the site closes it

@@ -104,6 +104,7 @@ async def test_status_says_how_far_news_has_come(upstream: str, stripe: FakeStri
             "since": before["feed"]["since"],
             "last_failure": None,
             "watermark": None,
+            "gaps": 0,
             "dirty": 0,
             "audit_differences": 0,
         }
@@ -156,7 +157,7 @@ async def test_status_says_that_there_is_no_feed(upstream: str) -> None:
     """Nothing to be late, nothing to have failed."""
     async with running(upstream, events_poll=0) as sidecar:
         _, body = await sidecar.get("/status")
-        assert body["feed"] == {"state": "off", "watermark": None, "dirty": 0, "audit_differences": 0}
+        assert body["feed"] == {"state": "off", "watermark": None, "gaps": 0, "dirty": 0, "audit_differences": 0}
 
 
 async def test_status_names_the_permission_that_the_feed_lacks(upstream: str, stripe: FakeStripe) -> None:

@@ -203,6 +203,24 @@ async def test_who_leaves_takes_nobody_along(house: House) -> None:
     assert house.upstream.asked == [ADA]
 
 
+def test_a_look_that_nobody_waits_for_any_more_ends(clock: FakeClock) -> None:
+    """Even where the budget never has a request for it: what callers leave behind is bounded."""
+
+    async def story() -> House:
+        house = House(clock)
+        house.spare = False
+        looking = house.tasks.start(look(house), name="look")
+        await asyncio.sleep(1.5)
+        looking.cancel()
+        await asyncio.sleep(1)
+        assert len(house.heart.vigil) == 0
+        house.spare = True
+        await asyncio.sleep(10)
+        return house
+
+    assert play(clock, story()).upstream.asked == []
+
+
 # --- waiting for a grant ------------------------------------------------------------------------------------------
 
 
@@ -451,6 +469,18 @@ class TestWait:
         assert in_vain.after == 3
         assert (known.decision.entitled, known.decision.reason) == (True, Reason.ENTITLED)
         assert known.after < 10
+
+    def test_a_shutdown_ends_it(self, clock: FakeClock) -> None:
+        """With what is known by then; whoever comes later does not wait at all."""
+
+        async def story() -> list[Told]:
+            house = nothing_held(clock)
+            waiting = [house.tasks.start(house.told(wait=30), name="asked") for _ in range(2)]
+            await asyncio.sleep(2.5)
+            house.heart.vigil.close()
+            return [*await asyncio.gather(*waiting), await house.told(wait=30)]
+
+        assert [answer.after for answer in play(clock, story())] == [2.5, 2.5, 0]
 
     def test_who_leaves_takes_nobody_along(self, clock: FakeClock) -> None:
         """The others go on waiting, at the same price."""

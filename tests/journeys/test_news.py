@@ -376,7 +376,7 @@ class TestAHealthyFeed:
         stripe.now, now = (lambda: now() - 100), stripe.now
         stripe.grant("cus_1", "a")
         stripe.now = now
-        async with running(upstream, loops=True, events_poll=0.05, **PATIENT) as sidecar:
+        async with running(upstream, loops=True, events_poll=1, **PATIENT) as sidecar:
             assert (await sidecar.check("cus_1", "a"))["entitled"] is True
             stripe.revoke("cus_1", "a")
             while (await sidecar.check("cus_1", "a"))["entitled"]:

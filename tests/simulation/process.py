@@ -50,7 +50,7 @@ class Process:
         rules = Rules(knobs.freshness, POLICIES, knobs.cache_bytes, seed=rng.getrandbits(32))
         self.heart = Heart.of(self.fetch, self.limiter.take_spare, rules, tasks=self.tasks, clock=time)
         settings = Settings(events_poll=knobs.every, events_lag=knobs.lag)
-        self.feed = feed_of(settings, self.client, self.heart, self.limiter, time)
+        self.feed = feed_of(settings, self.client, self.heart, time)
         told = self.feed._ears
         self.feed._ears = Ears(self._overheard(told.hear), self._begun(told.begin), told.advance)
 

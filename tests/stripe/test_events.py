@@ -101,10 +101,9 @@ class TestAnEvent:
         [
             ({}, None),
             ({"account": "acct_1"}, "acct_1"),
-            ({"context": "acct_2"}, "acct_2"),
+            ({"context": "acct_2"}, None),
             ({"account": "acct_1", "context": "acct_2"}, "acct_1"),
-            ({"context": "acct_1/acct_2"}, "acct_2"),
-            ({"context": "org_1/acct_2"}, "acct_2"),
+            ({"context": "org_1/acct_2"}, None),
             ({"context": "acct_1/"}, None),
             ({"context": "acct_1/org_2"}, None),
             ({"context": "org_1"}, None),

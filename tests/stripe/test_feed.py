@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import floor, inf, isnan
@@ -16,10 +17,10 @@ from hypothesis import strategies as st
 from sidecar.app import upstream_session
 from sidecar.core.watermarks import Watermarks
 from sidecar.demo import FakeStripe, Fault, serving
-from sidecar.errors import Broken, PermissionMissing, TimedOut, UpstreamError
+from sidecar.errors import Broken, OverBudget, PermissionMissing, TimedOut, UpstreamError
 from sidecar.model import Customer, Snapshot
 from sidecar.stripe.events import EVENTS_PATH, NEWS, Listed
-from sidecar.stripe.feed import KEPT, MOST_PAGES, OUTCOMES, SOONEST, Ears, Feed, Pace
+from sidecar.stripe.feed import ABSURD, KEPT, MOST_PAGES, OUTCOMES, SOONEST, Ears, Feed, Pace
 from sidecar.stripe.key import ApiKey
 from tests.fakes import KEY, FakeClock
 from tests.kit.virtual import play
@@ -288,7 +289,7 @@ class TestAGap:
         await story.feed.poll()
         again = story.clock()
         assert story.wire.since() == again - 2 * LAG
-        assert counted(story.feed) == {"complete": 2, "gap": 1}
+        assert counted(story.feed) == {"complete": 1, "gap": 1}
         story.clock.advance(EVERY)
         await story.feed.poll()
         assert story.listener.vouched(before - LAG) == before - LAG
@@ -337,7 +338,7 @@ class TestAGap:
         asking = "too much"
         assert await story.feed.poll() is True
         assert len(asked) == 1 + MOST_PAGES
-        assert counted(story.feed) == {"complete": 2, "gap": 1}
+        assert counted(story.feed) == {"complete": 1, "gap": 1}
         assert story.feed.health.state == "ok"
         story.clock.advance(EVERY)
         asking = "one"
@@ -671,3 +672,49 @@ class TestAClockAheadOfStripes:
             story.clock.advance(EVERY)
             await story.feed.poll()
         assert story.clock() - story.wire.since() < wide - 200
+
+    @pytest.mark.parametrize("skew", [-ABSURD - 100, -1e9])
+    async def test_by_more_than_any_clock_is_not_believed(self, skew: float) -> None:
+        """An odd ``Date`` must not make the feed ask for the beginning of time."""
+        story = told(skew=skew)
+        await story.feed.poll()
+        assert len(story.wire.asked) == 1
+        assert story.wire.since() == story.clock() - 2 * LAG
+
+
+class TestAnEventThatCannotBeRead:
+    async def test_is_a_gap_that_holds_up_nobody_else(self, story: Story) -> None:
+        """Those that can be read are told, also from its page; what is older than the poll is vouched for no longer."""
+        await story.feed.poll()
+        taken_at = story.clock()
+        await_next(story)
+        told_of = story.grant(2)
+        events = story.stripe.accounts[None].events.known(story.stripe.now())
+        events[told_of[0]]["data"]["object"]["customer"] = None
+        assert await story.feed.poll() is True
+        assert list(story.listener.told) == told_of[1:]
+        assert counted(story.feed) == {"complete": 1, "gap": 1}
+        assert story.listener.vouched(taken_at - LAG - 1) < story.clock() - LAG
+
+
+async def test_a_poll_without_room_in_the_budget_is_tried_again_soon() -> None:
+    """One request spares many others, so it does not wait for its next turn."""
+    clock = FakeClock()
+    asked: list[float] = []
+
+    async def read(params: Mapping[str, str], account: str | None) -> Listed:
+        asked.append(clock())
+        if len(asked) < 3:
+            raise OverBudget("none left")
+        return Listed({"object": "list", "url": EVENTS_PATH, "data": [], "has_more": False})
+
+    feed = told(read=read).feed
+    feed._clock = clock
+
+    async def story() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(3 * SOONEST):
+                await feed.run()
+
+    await asyncio.to_thread(play, clock, story())
+    assert [round(at - asked[0]) for at in asked] == [0, SOONEST, 2 * SOONEST]
