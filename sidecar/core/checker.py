@@ -194,8 +194,8 @@ class Checker:
                 if held is None or began - self._trust.verified_at(held) > oldest:
                     held, source = await self._refresher.renew(customer, since=began - oldest), Source.UPSTREAM
                     held = self._cache.get(customer) or held  # there may have been news since it landed
-                if held.dirty is not None and await self._is_clean(customer):
-                    source = Source.UPSTREAM
+                if held.dirty is not None and (newer := await self._newer(held)) is not None:
+                    held, source = newer, Source.UPSTREAM
         except TimeoutError:
             late = self._refresher.trouble(customer) or TimedOut(f"Stripe did not answer within {within:g} s")
             return self._last_resort(customer, wishes, late)
@@ -206,21 +206,23 @@ class Checker:
             return self._last_resort(customer, wishes, TimedOut("nothing was learnt after the news in time"))
         return finding
 
-    async def _is_clean(self, customer: Customer) -> bool:
+    async def _newer(self, held: Snapshot) -> Snapshot | None:
         """Wait a little for a list that was taken after the news; not at all while reading it is known to fail.
 
         It is on the schedule. This caller has an old answer, so it takes no place in the queue for the budget.
         """
+        customer, newer = held.customer, None
         with suppress(TimeoutError):
             async with asyncio.timeout(self.freshness.dirty_wait):
                 while self._refresher.trouble(customer) is None:
                     self._refresher.nudge(customer)
-                    await asyncio.wait([self._refresher.landing(customer)])
-                    held = self._cache.get(customer)
-                    if held is None or held.dirty is None:
-                        return True
+                    landing = self._refresher.landing(customer)
+                    await asyncio.wait([landing])  # which leaves it alone when time is over
+                    newer = landing.result() or newer
+                    if newer is not None and newer.dirty is None:
+                        return newer
                 self._refresher.nudge(customer)
-        return False
+        return newer
 
     def _last_resort(self, customer: Customer, wishes: Wishes, cause: UpstreamError) -> Finding:
         snapshot = self._cache.get(customer)

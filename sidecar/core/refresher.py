@@ -71,7 +71,7 @@ class Refresher:
         self._prepaid: set[Customer] = set()
         self._tasks = tasks
         self._in_the_air: dict[Customer, Flight] = {}
-        self._landings: dict[Customer, asyncio.Future[None]] = {}
+        self._landings: dict[Customer, asyncio.Future[Snapshot | None]] = {}
         self._flights = SingleFlight(self._fly, tasks)
         self._wanted: dict[Customer, float] = {}
         self._history: OrderedDict[Customer, Flight] = OrderedDict()
@@ -105,8 +105,8 @@ class Refresher:
             flight.dirty = self._cache.dirty(Snapshot(customer, flight.took_off, dirty=flight.dirty), at)
         return self._cache.mark(customer, at) or flight is not None
 
-    def landing(self, customer: Customer) -> asyncio.Future[None]:
-        """Return a future that is done once a flight of ``customer`` has ended, whatever it came to."""
+    def landing(self, customer: Customer) -> asyncio.Future[Snapshot | None]:
+        """Return a future that is done once a flight of ``customer`` has ended: what it brought, None when nothing."""
         found = self._landings.get(customer)
         if found is None:
             found = self._landings[customer] = asyncio.get_running_loop().create_future()
@@ -172,6 +172,16 @@ class Refresher:
             del self._wanted[customer]
 
     async def _fly(self, customer: Customer) -> Snapshot:
+        brought = None
+        try:
+            brought = self._keep(await self._read(customer))
+            return brought
+        finally:
+            landing = self._landings.pop(customer, None)
+            if landing is not None:
+                landing.set_result(brought)
+
+    async def _read(self, customer: Customer) -> Snapshot:
         flight = self._log(customer)
         try:
             snapshot = await self._fetch(customer, flight)
@@ -191,7 +201,7 @@ class Refresher:
             self._ended(customer, flight)
         snapshot = with_news(snapshot, flight.dirty)
         self.overtaken += snapshot.dirty is not None
-        return self._keep(snapshot)
+        return snapshot
 
     def _keep(self, snapshot: Snapshot) -> Snapshot:
         """Put ``snapshot`` into the cache and tell the sinks; return what is the newest now."""
@@ -219,6 +229,3 @@ class Refresher:
         self.outcomes[flight.outcome or Defect.code] += 1
         if flight.pages:
             self.pages.add(flight.pages)
-        landing = self._landings.pop(customer, None)
-        if landing is not None:  # whoever waits for it runs after this step, so finds what is put into the cache in it
-            landing.set_result(None)

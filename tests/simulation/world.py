@@ -238,6 +238,8 @@ class World:
             if finding is None or finding.age > oldest:
                 self.history.breaks("Liveness", f"older than {oldest} s with the feed working: {finding}")
         await caller.ask(ask)
+        if customer.account is not None:  # a question is what its feed begins to be read for, and that may bring news
+            await asyncio.sleep(2 * self._knobs.every + 10.0 + 30.0 / self._knobs.rate)
         try:
             snapshot = await process.heart.refresher.renew(customer)
         except UpstreamError as error:
