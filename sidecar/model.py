@@ -1,11 +1,16 @@
 """The facts: what Stripe said, when, and what follows from it. All are frozen, but for the log of a flight."""
 
+import re
 from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Self
 
 from sidecar.errors import NoAnswer, UnknownCustomer, UpstreamError
+
+CUSTOMER_ID = re.compile(r"[A-Za-z0-9_]{1,255}")
+ACCOUNT_ID = re.compile(r"acct_[A-Za-z0-9_]{1,250}")
+"""What Stripe's ids are made of: nothing else is asked about, so nothing else can be news."""
 
 
 class Customer(NamedTuple):

@@ -15,10 +15,8 @@ from aiohttp import web
 from sidecar.core.wishes import Wishes, wishes
 from sidecar.errors import Malformed, Refused
 from sidecar.kit.duration import read_duration
-from sidecar.model import Customer
+from sidecar.model import ACCOUNT_ID, CUSTOMER_ID, Customer
 
-CUSTOMER = re.compile(r"[A-Za-z0-9_]{1,255}")
-ACCOUNT = re.compile(r"acct_[A-Za-z0-9_]{1,250}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
@@ -49,7 +47,7 @@ def customer_id(value: Any, *, part: str = "customer") -> str:
 
     :raises Malformed: when it cannot; it is then never sent to Stripe.
     """
-    if not isinstance(value, str) or not CUSTOMER.fullmatch(value):
+    if not isinstance(value, str) or not CUSTOMER_ID.fullmatch(value):
         raise Malformed(part, "must be 1 to 255 letters, digits or underscores")
     return value
 
@@ -71,7 +69,7 @@ def account_id(value: Any, *, part: str = "Stripe-Account") -> str:
 
     :raises Malformed: when it cannot.
     """
-    if not isinstance(value, str) or not ACCOUNT.fullmatch(value):
+    if not isinstance(value, str) or not ACCOUNT_ID.fullmatch(value):
         raise Malformed(part, "must be acct_ and letters, digits or underscores")
     return value
 

@@ -5,21 +5,17 @@ and events come twice, late and in any order (docs.stripe.com/webhooks). Only wh
 for anew.
 """
 
-import re
 from math import floor
 from typing import Any, NamedTuple
 
 from sidecar.errors import Broken, Untold
-from sidecar.model import Customer
+from sidecar.model import ACCOUNT_ID, CUSTOMER_ID, Customer
 from sidecar.stripe.pages import PAGE_SIZE, is_text
 
 NEWS = "entitlements.active_entitlement_summary.updated"
 """The one type of event about a customer's entitlements (docs.stripe.com/billing/entitlements)."""
 
 EVENTS_PATH = "/v1/events"
-
-CUSTOMER = re.compile(r"[A-Za-z0-9_]{1,255}")
-ACCOUNT = re.compile(r"acct_[A-Za-z0-9_]{1,250}")
 
 
 class Event(NamedTuple):
@@ -69,7 +65,7 @@ def customer_in(item: dict[str, Any]) -> Customer | None:
         customer = customer.get("id")
     if not is_text(customer):
         raise Untold("news without data.object.customer")
-    return Customer(customer, account_in(item)) if CUSTOMER.fullmatch(customer) else None
+    return Customer(customer, account_in(item)) if CUSTOMER_ID.fullmatch(customer) else None
 
 
 def account_in(item: dict[str, Any]) -> str | None:
@@ -80,7 +76,7 @@ def account_in(item: dict[str, Any]) -> str | None:
     account = item.get("account")
     if account is None:
         return None
-    if not isinstance(account, str) or not ACCOUNT.fullmatch(account):
+    if not isinstance(account, str) or not ACCOUNT_ID.fullmatch(account):
         raise Untold("news with an account that is none")
     return account
 
