@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from math import inf, nan
 from typing import Any, Final, NamedTuple
 
-from sidecar.errors import OverBudget, Untold, UpstreamError
+from sidecar.errors import Broken, OverBudget, Untold, UpstreamError
 from sidecar.kit.clock import Clock
 from sidecar.model import Customer
 from sidecar.stripe.events import Listed, Sweep
@@ -183,6 +183,12 @@ class Feed:
             self._mind_the_clock(ahead if ahead > overlap else 0.0)
             if ahead <= overlap + behind:
                 break
+        self._judge(sweep, since)
+
+    def _judge(self, sweep: Sweep, since: float) -> None:
+        """Raise unless a complete sweep has told of every change."""
+        if self._clock() - since + self._lag > KEPT:  # the process slept on it, and what was to be read is gone
+            raise Broken("reading the events took longer than Stripe keeps them")
         if sweep.untold is not None:
             raise sweep.untold
 

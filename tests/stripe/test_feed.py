@@ -718,3 +718,19 @@ async def test_a_poll_without_room_in_the_budget_is_tried_again_soon() -> None:
 
     await asyncio.to_thread(play, clock, story())
     assert [round(at - asked[0]) for at in asked] == [0, SOONEST, 2 * SOONEST]
+
+
+async def test_a_poll_that_was_slept_through_vouches_for_nothing() -> None:
+    """The process was suspended while a page was under way; what it should have told has left Stripe's list meanwhile."""
+    story = told()
+    await story.feed.poll()
+    before = story.listener.until()
+    await_next(story)
+
+    async def read(params: Mapping[str, str], account: str | None) -> Listed:
+        story.clock.advance(KEPT)
+        return await story.wire(params, account)
+
+    story.feed._read = read
+    assert await story.feed.poll() is False
+    assert story.listener.until() == before
