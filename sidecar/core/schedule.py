@@ -93,6 +93,7 @@ class Schedule:
         except UpstreamError:
             self._failures += 1
             await asyncio.sleep(min(LONGEST_PAUSE, self._pause * 2.0 ** min(self._failures - 1, 16)))
-            self._listed.setdefault(customer, since)  # behind the others: it may be this customer's own trouble
+            # Behind the others: it may be this customer's own trouble. There may have been later news meanwhile.
+            self._listed[customer] = max(since, self._listed.get(customer, since))
         else:
             self._failures = 0
