@@ -390,3 +390,17 @@ class TestFailures:
         house = play(clock, story())
         assert is_clean(house)
         assert len(house.heart.schedule) == 0
+
+
+async def test_of_two_retries_the_later_news_counts(house: House) -> None:
+    """A list from between them, brought by somebody else, does not settle the later one."""
+    house.remember(10, "seats")
+    schedule, heard_at = house.heart.schedule, house.clock.now
+    schedule._pause = 0.0
+    house.fail()
+    schedule._listed[ADA] = heard_at + 5
+    await schedule._read(ADA, heard_at)
+    assert schedule._listed == {ADA: heard_at + 5}
+    schedule._listed = {ADA: heard_at}
+    await schedule._read(ADA, heard_at + 5)
+    assert schedule._listed == {ADA: heard_at + 5}

@@ -3,7 +3,7 @@
 from sidecar.core.wishes import wishes
 from sidecar.errors import NoAnswer
 from tests.simulation.history import History
-from tests.simulation.invariants import Judge, Question
+from tests.simulation.invariants import SLACK, Judge, Question
 from tests.simulation.process import Process
 from tests.simulation.scenario import Ask
 from tests.simulation.timing import Time
@@ -21,7 +21,8 @@ class Caller:
     async def ask(self, ask: Ask) -> None:
         """Ask one question."""
         checker = self._process.heart.checker
-        state, _ = checker.state(ask.customer)
+        held = self._process.heart.cache.get(ask.customer)
+        state = checker._trust.state(held, self._time() + SLACK)  # the clock ticks on until it is asked
         question = Question(
             ask,
             wishes(ask.cache_control, ask.default),
