@@ -29,7 +29,7 @@ from sidecar.api.problems import expectation, problems
 from sidecar.api.stripe import Stripe
 from sidecar.api.webhooks import Webhooks
 from sidecar.core.checker import Policies
-from sidecar.core.heart import Heart, Rules
+from sidecar.core.heart import Heart, Ports, Rules
 from sidecar.core.trust import AHEAD
 from sidecar.errors import UpstreamError
 from sidecar.kit.clock import Clock, steady_clock
@@ -39,8 +39,12 @@ from sidecar.kit.pulse import Pulse
 from sidecar.kit.tasks import Tasks
 from sidecar.metrics import Parts, Requests, Upstream, registry
 from sidecar.model import Policy
-from sidecar.outside import outside
+from sidecar.outside import Outside, outside
 from sidecar.settings import Settings
+from sidecar.stores.codec import Codec
+from sidecar.stores.database import Database
+from sidecar.stores.memory import Memory
+from sidecar.stores.sqlite import Sqlite
 from sidecar.stripe.client import Manners, StripeClient
 from sidecar.stripe.feed import Ears, Feed, Pace
 from sidecar.stripe.transport import Transport
@@ -103,16 +107,19 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         manners = Manners(settings.stripe_api_base, settings.stripe_version, settings.max_pages)
         client = StripeClient(Transport(session, limiter), had.key, manners, limiter=limiter, clock=clock)
 
+        store = await opened_store(settings, had, stack, clock=clock)
         tasks = Tasks(expected=(UpstreamError,))
         stack.push_async_callback(tasks.close)
         policies = Policies({glob: Policy(policy) for glob, policy in settings.policy.items()})
         rules = Rules(settings.freshness, policies, settings.cache_bytes, seed=secrets.randbits(32))
-        heart = Heart.of(client.fetch, limiter.take_spare, rules, tasks=tasks, clock=clock)
+        heart = Heart.of(Ports(client.fetch, limiter.take_spare, store), rules, tasks=tasks, clock=clock)
+        if isinstance(store, Sqlite):
+            store.everything = heart.cache.snapshots
         feed = feed_of(settings, client, heart, clock)
         webhooks = Webhooks(
             had.webhook_secrets,
             livemode=client.livemode,
-            hear=partial(heart.news.hear, origin="webhook"),
+            hear=partial(heart.news.keep, origin="webhook"),
             hurry=feed.hurry,
             clock=clock,
         )
@@ -143,6 +150,24 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         )
 
 
+async def opened_store(
+    settings: Settings,
+    had: Outside,
+    stack: AsyncExitStack,
+    *,
+    clock: Clock,
+) -> Memory | Sqlite:
+    """Return the store, open if it can be; ``stack`` closes it."""
+    if settings.store is None:
+        return Memory()
+    codec = Codec(had.key.livemode, had.seal)
+    database = Database(settings.store, codec, max_bytes=settings.store_bytes)
+    store = Sqlite(database, clock=clock)
+    stack.push_async_callback(store.close)
+    await store.open()
+    return store
+
+
 def end_waiting(heart: Heart) -> Callable[[web.Application], Awaitable[None]]:
     """Return what lets nobody wait any longer when the process shuts down: for a grant, or for changes."""
 
@@ -171,7 +196,7 @@ def feed_of(settings: Settings, client: StripeClient, heart: Heart, clock: Clock
             asked.discard(account)
             yield account
 
-    return Feed(
+    feed = Feed(
         client.events,
         Ears(partial(news.hear, origin="feed"), news.begin, news.advance),
         Pace(settings.events_poll, settings.events_lag),
@@ -179,6 +204,9 @@ def feed_of(settings: Settings, client: StripeClient, heart: Heart, clock: Clock
         accounts=accounts,
         clock=clock,
     )
+    for account in heart.watermarks.accounts():
+        feed.resume(account, heart.watermarks.until(account) or 0.0)
+    return feed
 
 
 def upstream_session() -> aiohttp.ClientSession:

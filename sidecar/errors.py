@@ -7,6 +7,8 @@ SidecarError
 │   └── NotAllowed         this caller or this Host may not ask here
 ├── UnknownCustomer        nobody's: Stripe says that there is no such customer
 ├── NoAnswer               nothing that this caller may be told is at hand; ``code`` and ``cause`` say why
+├── StoreError             the store can keep nothing now; answers go on from memory
+├── Unreadable             what the store kept of one customer cannot be used
 └── UpstreamError          a read from Stripe came to nothing
     ├── KeyRejected        the operator's: 401, or the wrong kind of key
     ├── PermissionMissing  the operator's: 403
@@ -199,3 +201,31 @@ class NoAnswer(SidecarError):
         self.detail = detail
         self.age = age
         self.cause = cause
+
+
+class StoreError(SidecarError):
+    """The store cannot be used; ``code`` is one of ``STORE_TROUBLES``, ``detail`` says what to look at.
+
+    ``is_worthless`` tells that what was kept can never be used by this process, so that it is put out of the way.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+    @property
+    def is_worthless(self) -> bool:
+        """Whether what was kept is to be put out of the way."""
+        return self.code in WORTHLESS
+
+
+WORTHLESS = ("corrupt", "newer", "other_mode", "other_key", "unsealed", "from_the_future")
+STORE_TROUBLES = (*WORTHLESS, "not_ours", "in_use", "gone", "read_only", "full", "too_slow", "failed")
+"""Every reason for which a store is of no use, in a metric's fixed set of label values."""
+
+
+class Unreadable(SidecarError):
+    """What the store kept of one customer is damaged, forged, or of a version that is not known here."""
+
+    code = "unreadable"

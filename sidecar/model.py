@@ -2,7 +2,7 @@
 
 import re
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple, Self
 
@@ -98,6 +98,54 @@ class Snapshot:
     def entitlements(self) -> list[Entitlement]:
         """The entitlements in Stripe's order."""
         return [Entitlement(*pair) for pair in zip(self.ids, self.plan.features, strict=True)]
+
+
+class Span(NamedTuple):
+    """Between these moments, in Unix seconds, the feed has seen every change of an account."""
+
+    since: float
+    until: float
+
+
+Spans = tuple[Span, ...]
+"""An account's, the newest last."""
+
+
+KEPT_SPANS = 16
+"""Spans of an account that are remembered: a list from before all of them is as old as it is."""
+
+
+def begun(spans: Spans, since: float) -> Spans:
+    """Return ``spans`` and a new one: changes from ``since`` on will be heard of, those before may have been missed."""
+    return (*spans[1 - KEPT_SPANS :], Span(since, since))
+
+
+def advanced(spans: Spans, until: float) -> Spans:
+    """Return ``spans``, the newest of which now reaches to ``until``: every change up to then has been heard of."""
+    *older, last = spans
+    return (*older, last._replace(until=max(last.until, until)))
+
+
+def verified_at(snapshot: Snapshot, spans: Spans) -> float:
+    """Return the latest moment, in Unix seconds, at which ``snapshot`` is known to have been true.
+
+    A span vouches only for lists that were taken in it: when the feed missed something, what an older span vouched
+    for stays vouched for, and gets no younger. That a customer is made, without entitlements, is no change that the
+    feed hears of; so it never vouches for Stripe's not knowing one.
+    """
+    taken_at = snapshot.taken_at
+    if snapshot.dirty is not None:
+        return snapshot.dirty.verified_at
+    if snapshot.unknown is None:
+        for span in reversed(spans):
+            if taken_at >= span.since:
+                return max(taken_at, span.until)
+    return taken_at
+
+
+def marked(snapshot: Snapshot, heard_at: float, spans: Spans) -> Snapshot:
+    """Return ``snapshot``, dirty from ``heard_at`` on: it is known to be true up to where it was before the news."""
+    return replace(snapshot, dirty=Dirty(heard_at, verified_at(snapshot, spans)))
 
 
 class Reason(StrEnum):

@@ -1,4 +1,4 @@
-"""What lies outside the process and must be had before anything is built: key, token, signing secrets, sockets."""
+"""What lies outside the process and must be had before anything is built: keys, token, signing secrets, sockets."""
 
 import socket
 from collections.abc import Callable
@@ -13,6 +13,8 @@ from sidecar.api.listening import bind
 from sidecar.errors import BadSettings
 from sidecar.kit.address import Address
 from sidecar.settings import Settings, check_webhook_secret, read_secrets
+from sidecar.stores.codec import Checksum, Seal, Sealed
+from sidecar.stores.codec import read_key as read_key_of_store
 from sidecar.stripe.key import ApiKey
 
 T = TypeVar("T")
@@ -25,6 +27,7 @@ class Outside:
     key: ApiKey
     token: str | None = field(repr=False)
     webhook_secrets: tuple[str, ...] = field(repr=False)
+    seal: Seal
     checks: list[socket.socket]
     ops: list[socket.socket]
     webhooks: list[socket.socket]
@@ -52,11 +55,12 @@ def outside(settings: Settings, stack: ExitStack) -> Outside:
     file = settings.local_token_file
     token = None if file is None else had(partial(read_token, file))
     secrets = had(partial(read_webhook_secrets, settings)) or ()
+    seal = had(partial(read_seal, settings.store_key_file))
     checks, ops = sockets(settings.listen), sockets(settings.ops_listen)
     webhooks = sockets(settings.webhook_listen) if secrets else []
-    if key is None or complaints:
+    if key is None or seal is None or complaints:
         raise BadSettings(complaints)
-    return Outside(key, token, secrets, checks, ops, webhooks)
+    return Outside(key, token, secrets, seal, checks, ops, webhooks)
 
 
 def read_key(settings: Settings) -> ApiKey:
@@ -93,3 +97,19 @@ def read_secret_file(file: Path) -> tuple[str, ...]:
     if not secrets:
         raise BadSettings([f"SIDECAR_WEBHOOK_SECRET_FILE: {file}: is empty"])
     return secrets
+
+
+def read_seal(file: Path | None) -> Seal:
+    """Return what seals the store, by the key in ``file``; what only checks it when there is none.
+
+    :raises BadSettings: when the key cannot be read or is none, or the library is missing.
+    """
+    if file is None:
+        return Checksum()
+    try:
+        return Sealed(read_key_of_store(file.read_text()))
+    except ImportError:
+        why = "encryption needs a library that is not installed: pip install 'entitlement-sidecar[encryption]'"
+    except (OSError, ValueError) as error:
+        why = str(error.strerror if isinstance(error, OSError) else error)
+    raise BadSettings([f"SIDECAR_STORE_KEY_FILE: {file}: {why}"])

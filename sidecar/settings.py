@@ -63,6 +63,23 @@ URL_OF_AN_API = TypeAdapter(AnyHttpUrl)
 Policy = Literal["deny", "allow", "error"]
 
 
+def read_store(value: object) -> object:
+    """Return the path of ``sqlite:///path``, None for ``memory``."""
+    if not isinstance(value, str) or value.strip() == "memory":
+        return value if not isinstance(value, str) else None
+    scheme, slashes, path = value.strip().partition("://")
+    if scheme != "sqlite" or not slashes or len(path) < 2 or not path.startswith("/"):
+        raise ValueError("must be memory or sqlite:///path/to/file")
+    return Path("/" + path.lstrip("/"))
+
+
+Store = Annotated[
+    Path | None,
+    BeforeValidator(read_store),
+    PlainSerializer(lambda path: "memory" if path is None else f"sqlite://{path}", return_type=str),
+]
+
+
 def read_policy(value: object) -> object:
     """Return policies by glob for ``deny`` or ``{"seats-*": "allow"}``."""
     if isinstance(value, str) and not value.lstrip().startswith("{"):
@@ -182,6 +199,15 @@ class Settings(BaseModel):
     cache_bytes: Annotated[ByteSize, Field(ge=1 << 20, le=1 << 50)] = ByteSize(128 << 20)
     """Memory for remembered customers, such as `128MiB`; the least recently asked go first."""
 
+    store: Store = None
+    """Memory beyond the process: `memory` for none, or `sqlite:///path/to/file` on a local disk, which a restart answers from."""
+
+    store_bytes: Annotated[ByteSize, Field(ge=1 << 20, le=1 << 50)] = ByteSize(1 << 30)
+    """Size of that file, about; the least recently asked customers go first."""
+
+    store_key_file: Path | None = None
+    """File with 32 random bytes in base64 (`openssl rand -base64 32`) to encrypt that file with; needs the extra `encryption`."""
+
     max_pages: Annotated[int, Field(ge=1, le=10**6)] = 100
     """Pages of 100 entitlements that one customer's list may have."""
 
@@ -216,7 +242,7 @@ class Settings(BaseModel):
             raise ValueError("must be a version such as 2026-10-28.endive")
         return value
 
-    @field_validator("stripe_api_key_file", "webhook_secret_file", "local_token_file")
+    @field_validator("stripe_api_key_file", "webhook_secret_file", "local_token_file", "store_key_file")
     @classmethod
     def _file_is_no_key(cls, value: Path | None) -> Path | None:
         if value is not None and KEY.match(value.name):
@@ -271,6 +297,13 @@ class Settings(BaseModel):
                     raise ValueError(
                         f"{address} can be reached from other hosts: set this, or insecure_listen to allow it"
                     )
+        return value
+
+    @field_validator("store_key_file")
+    @classmethod
+    def _something_to_encrypt(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and "store" in info.data and info.data["store"] is None:
+            raise ValueError("there is nothing to encrypt: store is memory")
         return value
 
     @field_validator("stale_for")

@@ -5,7 +5,7 @@ marked before it is sent, and Stripe delivers anew, for days, what was not answe
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 
 from aiohttp import web
@@ -45,8 +45,8 @@ SAY_AGAIN_AFTER = 60.0
 class Webhooks:
     """The handler.
 
-    ``hear`` is told of an event's id and customer, and returns False when it has heard that id before; ``hurry`` when
-    somebody's entitlements changed and it was not said whose.
+    ``hear`` is told of an event's id and customer, and returns, once that would survive the process, False when it has
+    heard that id before; ``hurry`` is told when somebody's entitlements changed and it was not said whose.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Webhooks:
         secrets: Sequence[str],
         *,
         livemode: bool,
-        hear: Callable[[str, Customer], bool],
+        hear: Callable[[str, Customer], Awaitable[bool]],
         hurry: Callable[[], None],
         clock: Clock,
     ) -> None:
@@ -73,7 +73,7 @@ class Webhooks:
     async def receive(self, request: web.Request) -> web.Response:
         """Take in one delivery of Stripe's; what is refused is not answered with 2xx, so Stripe tries again."""
         body = await self._read(request)
-        outcome = self._take(self._understand(request, body))
+        outcome = await self._take(self._understand(request, body))
         self.outcomes[outcome] += 1
         return answers.json({"received": True, "outcome": outcome}, answers.no_store())
 
@@ -95,7 +95,7 @@ class Webhooks:
             self._refuse("malformed" if isinstance(error, Malformed) else error.code, error.detail)
             raise
 
-    def _take(self, notification: Event | Thin) -> str:
+    async def _take(self, notification: Event | Thin) -> str:
         """Do what a notification asks for, and return what it was."""
         if notification.livemode is not self._livemode:
             modes = ("live", "test") if notification.livemode else ("test", "live")
@@ -107,7 +107,7 @@ class Webhooks:
             return "thin"
         if notification.customer is None:
             return "other_type"
-        return "news" if self._hear(notification.id, notification.customer) else "duplicate"
+        return "news" if await self._hear(notification.id, notification.customer) else "duplicate"
 
     def _refuse(self, outcome: str, why: str) -> None:
         self.outcomes[outcome] += 1

@@ -6,6 +6,7 @@ checker     the read road: is there an answer in memory that may be given? (``gl
 cache       what is remembered, bounded in bytes; never goes back in time
 trust       how far what is in memory may be trusted, and when it is due to be read again
 wishes      how old an answer this caller accepts (RFC 9111 request directives)
+recall      who is not in memory may be in the store
 vigil       callers who wait for a grant
 
 refresher   the write road: one flight per customer; the only writer of the cache

@@ -96,6 +96,10 @@ class Cache:
         except KeyError:
             return None
 
+    def snapshots(self) -> list[Snapshot]:
+        """Return all that is remembered."""
+        return list(self._kept.values())
+
     def put(self, snapshot: Snapshot) -> bool:
         """Remember ``snapshot`` unless what is there is newer, or known to be true up to later; tell whether it was.
 

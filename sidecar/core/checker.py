@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from sidecar.core.cache import Cache
+from sidecar.core.recall import Recall
 from sidecar.core.refresher import Refresher
 from sidecar.core.trust import Trust
 from sidecar.core.vigil import Vigil
@@ -53,7 +53,7 @@ class Checker:
     """Answer from memory while it may be trusted, wait for a flight when it may not."""
 
     def __init__(
-        self, cache: Cache, refresher: Refresher, vigil: Vigil, *, trust: Trust, policies: Policies, clock: Clock
+        self, recall: Recall, refresher: Refresher, vigil: Vigil, *, trust: Trust, policies: Policies, clock: Clock
     ) -> None:
         self.decisions = {(reason, source): 0 for reason in Reason for source in Source}
         self.policy_answers = dict.fromkeys(Policy, 0)
@@ -62,7 +62,8 @@ class Checker:
         self.freshness = trust.freshness
         self.policies = policies
         self.accounts: set[str] = set()
-        self._cache = cache
+        self._recall = recall
+        self._cache = recall.cache
         self._refresher = refresher
         self._vigil = vigil
         self._trust = trust
@@ -181,6 +182,19 @@ class Checker:
         return self.policies.matching(lookup_key)
 
     async def _learn(self, customer: Customer, wishes: Wishes, within: float) -> Finding:
+        """Look into the store, if memory knows nothing, and then wait for a flight."""
+        began = self._clock()
+        if within > 0 and self._cache.get(customer) is None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within):
+                    await self._recall.bring(customer)
+            finding = self.glance(customer, wishes)
+            if finding is not None:
+                return replace(finding, source=Source.STORE)
+            within -= self._clock() - began
+        return await self._ask(customer, wishes, within)
+
+    async def _ask(self, customer: Customer, wishes: Wishes, within: float) -> Finding:
         """Wait for a flight: ``within`` so many seconds when memory may not answer, ``dirty_wait`` when it is dirty."""
         began, held, source = self._clock(), self._cache.get(customer), Source.MEMORY
         if wishes.only_if_cached:
@@ -202,7 +216,7 @@ class Checker:
         except UpstreamError as error:
             return self._last_resort(customer, wishes, error)
         finding = self._found(self._cache.get(customer) or held, source)
-        if source is Source.MEMORY and finding.age > oldest:  # it was young enough before the wait
+        if source is not Source.UPSTREAM and finding.age > oldest:  # it was young enough before the wait
             return self._last_resort(customer, wishes, TimedOut("nothing was learnt after the news in time"))
         return finding
 

@@ -9,6 +9,7 @@ from sidecar.core.cache import Cache
 from sidecar.core.changes import Changes
 from sidecar.core.checker import Checker, Policies
 from sidecar.core.news import News
+from sidecar.core.recall import Recall, Store
 from sidecar.core.refresher import Fetch, Refresher
 from sidecar.core.schedule import Schedule
 from sidecar.core.trust import Trust
@@ -17,6 +18,14 @@ from sidecar.core.watermarks import Watermarks
 from sidecar.kit.clock import Clock
 from sidecar.kit.tasks import Tasks
 from sidecar.settings import Freshness
+
+
+class Ports(NamedTuple):
+    """What the heart has of the world: one customer's list, requests that are left over, memory beyond the process."""
+
+    fetch: Fetch
+    take_spare: Callable[[], bool]
+    store: Store
 
 
 class Rules(NamedTuple):
@@ -43,16 +52,18 @@ class Heart:
     checker: Checker
 
     @classmethod
-    def of(cls, fetch: Fetch, take_spare: Callable[[], bool], rules: Rules, *, tasks: Tasks, clock: Clock) -> Self:
+    def of(cls, ports: Ports, rules: Rules, *, tasks: Tasks, clock: Clock) -> Self:
         """Build the parts in order of dependence."""
-        watermarks = Watermarks()
+        fetch, take_spare, store = ports
+        watermarks = Watermarks(store.spans)
         cache, audit = Cache(rules.cache_bytes, watermarks), Audit(watermarks, clock=clock)
         changes = Changes(boot=f"{rules.seed:08x}")
         refresher = Refresher(fetch, cache, clock=clock, tasks=tasks, take_spare=take_spare)
         schedule = Schedule(cache, refresher, tasks=tasks, clock=clock)
-        refresher.sinks += changes.note, audit.compare, schedule.look_again
-        news = News(refresher, schedule, watermarks, audit, clock=clock)
+        recall = Recall(store, cache, schedule, tasks=tasks)
+        refresher.sinks += changes.note, audit.compare, schedule.look_again, recall.keep
+        news = News(refresher, schedule, watermarks, audit, store=store, clock=clock)
         vigil = Vigil(refresher, tasks=tasks, clock=clock)
         trust = Trust(rules.freshness, watermarks, seed=rules.seed)
-        checker = Checker(cache, refresher, vigil, trust=trust, policies=rules.policies, clock=clock)
+        checker = Checker(recall, refresher, vigil, trust=trust, policies=rules.policies, clock=clock)
         return cls(watermarks, cache, changes, audit, refresher, schedule, news, vigil, checker)

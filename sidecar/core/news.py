@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Final
 
 from sidecar.core.audit import Audit
+from sidecar.core.recall import Store
 from sidecar.core.refresher import Refresher
 from sidecar.core.schedule import Schedule
 from sidecar.core.watermarks import Watermarks
@@ -24,15 +25,29 @@ class News:
     """Marks customers as dirty, once per event, and has them read again."""
 
     def __init__(
-        self, refresher: Refresher, schedule: Schedule, watermarks: Watermarks, audit: Audit, *, clock: Clock
+        self,
+        refresher: Refresher,
+        schedule: Schedule,
+        watermarks: Watermarks,
+        audit: Audit,
+        *,
+        store: Store,
+        clock: Clock,
     ) -> None:
         self.counts = Counter({(origin, effect): 0 for origin in ORIGINS for effect in EFFECTS})
         self._refresher = refresher
         self._schedule = schedule
         self._watermarks = watermarks
         self._audit = audit
+        self._store = store
         self._clock = clock
         self._heard: dict[tuple[str, Customer], None] = {}
+
+    async def keep(self, event_id: str, customer: Customer, *, origin: str) -> bool:
+        """Take note like ``hear``, and return once the news would survive the process."""
+        is_new = self.hear(event_id, customer, origin=origin)
+        await self._store.flush()  # also of what was heard before: the first telling may not have been kept yet
+        return is_new
 
     def hear(self, event_id: str, customer: Customer, *, origin: str) -> bool:
         """Take note that ``customer`` changed; False when this event was heard of before. Never suspends.
@@ -49,6 +64,7 @@ class News:
             return "duplicate"
         self._audit.explain(customer)
         now = self._clock()
+        self._store.mark(customer, now, self._watermarks.spans(customer.account))
         if not self._refresher.heard(customer, now):
             return "not_held"  # and not remembered: asked about now, Stripe's list may not show the change yet
         self._heard[event_id, customer] = None
@@ -60,9 +76,11 @@ class News:
     def begin(self, account: str | None, since: float) -> None:
         """Note that the account's feed reads on from ``since``, having missed what was before."""
         self._watermarks.begin(account, since)
+        self._store.begin(account, since)
         self._audit.forgive(account)
 
     def advance(self, account: str | None, until: float) -> None:
         """Note that the account's feed has told of every change up to ``until``."""
         self._watermarks.advance(account, until)
+        self._store.advance(account, until)
         self._audit.settle(account)

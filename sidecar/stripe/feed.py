@@ -94,6 +94,10 @@ class Feed:
         self._behind_us = 0.0
         self._hurry = asyncio.Event()
 
+    def resume(self, account: str | None, until: float) -> None:
+        """Go on from ``until``, where an earlier process was."""
+        self._until[account] = until
+
     def hurry(self) -> None:
         """Poll as soon as may be: something changed, and nobody said for whom."""
         if not self.every:

@@ -38,7 +38,7 @@ class Heard:
     news: list[tuple[str, Customer]] = field(default_factory=list)
     hurried: int = 0
 
-    def hear(self, event_id: str, customer: Customer) -> bool:
+    async def hear(self, event_id: str, customer: Customer) -> bool:
         if event_id in [known for known, _ in self.news]:
             return False
         self.news.append((event_id, customer))
@@ -322,7 +322,7 @@ async def test_refusals_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) ->
 async def test_a_defect_behind_it_is_not_answered_with_200(caplog: pytest.LogCaptureFixture) -> None:
     """Stripe shall come again when news could not be marked."""
 
-    def fail(_event_id: str, _customer: Customer) -> bool:
+    async def fail(_event_id: str, _customer: Customer) -> bool:
         raise ZeroDivisionError
 
     async with receiving() as receiver:

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from sidecar.core.checker import Policies
-from sidecar.core.heart import Heart, Rules
+from sidecar.core.heart import Heart, Ports, Rules
 from sidecar.core.wishes import wishes
 from sidecar.errors import Unreachable, UpstreamError
 from sidecar.kit.tasks import Tasks
@@ -21,6 +21,7 @@ from sidecar.model import (
     Unknown,
 )
 from sidecar.settings import Freshness
+from sidecar.stores.memory import Memory
 from tests.fakes import FakeClock
 
 ADA = Customer("cus_ada")
@@ -114,7 +115,9 @@ class House:
         self.spare = True
         self.tasks = Tasks(expected=(UpstreamError,))
         rules = Rules(freshness, Policies(policies or {}), cache_bytes=1 << 20, seed=1)
-        self.heart = Heart.of(self.upstream.fetch, lambda: self.spare, rules, tasks=self.tasks, clock=clock)
+        self.heart = Heart.of(
+            Ports(self.upstream.fetch, lambda: self.spare, Memory()), rules, tasks=self.tasks, clock=clock
+        )
         self.cache, self.refresher, self.checker = self.heart.cache, self.heart.refresher, self.heart.checker
         self.news, self.watermarks = self.heart.news, self.heart.watermarks
         self._events = 0

@@ -5,9 +5,10 @@ import dataclasses
 
 from sidecar.core.changes import Kind
 from sidecar.core.checker import Policies
-from sidecar.core.heart import Heart, Rules
+from sidecar.core.heart import Heart, Ports, Rules
 from sidecar.kit.tasks import Tasks
 from sidecar.model import Customer, Policy
+from sidecar.stores.memory import Memory
 from tests.core.fetching import ADA, FRESHNESS, FakeUpstream, House, held, settled, unknown
 from tests.fakes import FakeClock
 
@@ -54,7 +55,7 @@ async def test_the_budget_and_the_rules_are_the_ones_given(clock: FakeClock) -> 
     upstream, tasks = FakeUpstream(clock, "pro"), Tasks()
     policies = Policies({"*": Policy.ALLOW})
     rules = Rules(FRESHNESS, policies, cache_bytes=4321, seed=0xBEEF)
-    heart = Heart.of(upstream.fetch, lambda: False, rules, tasks=tasks, clock=clock)
+    heart = Heart.of(Ports(upstream.fetch, lambda: False, Memory()), rules, tasks=tasks, clock=clock)
     heart.refresher.nudge(ADA)
     assert heart.refresher.deferred == 1
     assert heart.cache.max_bytes == 4321
@@ -71,7 +72,7 @@ async def test_processes_do_not_read_the_same_customers_together(clock: FakeCloc
         """Return those who are read when all are asked about, all being as old."""
         upstream, tasks = FakeUpstream(clock, "pro"), Tasks()
         rules = Rules(FRESHNESS, Policies({}), cache_bytes=1 << 20, seed=seed)
-        heart = Heart.of(upstream.fetch, lambda: True, rules, tasks=tasks, clock=clock)
+        heart = Heart.of(Ports(upstream.fetch, lambda: True, Memory()), rules, tasks=tasks, clock=clock)
         for customer in crowd:
             heart.cache.put(held(customer, clock.now - 0.85 * FRESHNESS.fresh_for, "pro"))
             assert heart.checker.glance(customer) is not None

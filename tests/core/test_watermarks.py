@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.watermarks import KEPT, Watermarks
-from sidecar.model import Customer, Dirty
+from sidecar.core.watermarks import Watermarks
+from sidecar.model import KEPT_SPANS, Customer, Dirty
 from tests.core.fetching import ADA, BOB, held, unknown
 
 
@@ -80,11 +80,11 @@ class TestVouching:
     def test_spans_are_bounded(self) -> None:
         """A list from before all that are remembered is as old as it is: older than it was, never younger."""
         watermarks = Watermarks()
-        for number in range(KEPT):
+        for number in range(KEPT_SPANS):
             watermarks.begin(None, number * 10.0)
             watermarks.advance(None, number * 10.0 + 5)
         assert watermarks.verified_at(held(ADA, 1.0)) == 5.0
-        watermarks.begin(None, KEPT * 10.0)
+        watermarks.begin(None, KEPT_SPANS * 10.0)
         assert watermarks.verified_at(held(ADA, 1.0)) == 1.0
         assert watermarks.verified_at(held(ADA, 11.0)) == 15.0
 
@@ -96,7 +96,7 @@ LAG = 30.0
 polls = st.lists(
     st.tuples(st.floats(0.5, 500.0), st.sampled_from(["complete", "complete", "complete", "failed", "gap"])),
     max_size=30,
-).filter(lambda polls: sum(outcome == "gap" for _, outcome in polls) < KEPT)
+).filter(lambda polls: sum(outcome == "gap" for _, outcome in polls) < KEPT_SPANS)
 
 
 @given(polls, st.lists(st.floats(0.0, 5000.0), min_size=1, max_size=5))

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from sidecar.core.checker import Policies
-from sidecar.core.heart import Heart, Rules
+from sidecar.core.heart import Heart, Ports, Rules
 from sidecar.errors import UpstreamError
 from sidecar.kit.tasks import Tasks
 from sidecar.model import Customer, Flight, Snapshot
 from sidecar.settings import Freshness
+from sidecar.stores.memory import Memory
 from sidecar.stripe.events import Listed
 from sidecar.stripe.feed import Ears, Feed, Pace
 from tests.core.fetching import held
@@ -111,7 +112,7 @@ def test_a_day_costs_changes_and_polls_not_customers(clock: FakeClock) -> None:
     async def story() -> tuple[Shop, Heart, float, int]:
         shop, tasks = Shop(clock), Tasks(expected=(UpstreamError,))
         rules = Rules(Freshness(), Policies({}), cache_bytes=64 << 20, seed=1)
-        heart = Heart.of(shop.fetch, lambda: True, rules, tasks=tasks, clock=clock)
+        heart = Heart.of(Ports(shop.fetch, lambda: True, Memory()), rules, tasks=tasks, clock=clock)
         ears = Ears(partial(heart.news.hear, origin="feed"), heart.news.begin, heart.news.advance)
         feed = Feed(shop.events, ears, PACE, livemode=False, accounts=lambda: iter(()), clock=clock)
         oldest, forgetful = await day(clock, shop, heart, feed)

@@ -9,12 +9,13 @@ from yarl import URL
 
 from sidecar.app import feed_of
 from sidecar.core.checker import Policies
-from sidecar.core.heart import Heart, Rules
+from sidecar.core.heart import Heart, Ports, Rules
 from sidecar.errors import UpstreamError
 from sidecar.kit.limiter import Limiter
 from sidecar.kit.tasks import Tasks
 from sidecar.model import Customer, Flight, Policy, Snapshot
 from sidecar.settings import Settings
+from sidecar.stores.memory import Memory
 from sidecar.stripe.client import Manners, StripeClient
 from sidecar.stripe.events import EVENTS_PATH
 from sidecar.stripe.feed import Ears
@@ -48,7 +49,7 @@ class Process:
         manners = Manners(BASE, VERSION)
         self.client = StripeClient(cast("Transport", self), ApiKey(KEY), manners, limiter=self.limiter, clock=time)
         rules = Rules(knobs.freshness, POLICIES, knobs.cache_bytes, seed=rng.getrandbits(32))
-        self.heart = Heart.of(self.fetch, self.limiter.take_spare, rules, tasks=self.tasks, clock=time)
+        self.heart = Heart.of(Ports(self.fetch, self.limiter.take_spare, Memory()), rules, tasks=self.tasks, clock=time)
         settings = Settings(events_poll=knobs.every, events_lag=knobs.lag)
         self.feed = feed_of(settings, self.client, self.heart, time)
         told = self.feed._ears
