@@ -47,6 +47,10 @@ class Told:
     def __len__(self) -> int:
         return len(self.lists) + len(self.marks) + len(self.spans) + len(self.used)
 
+    def batch(self) -> Batch:
+        """Return it as what is to be written."""
+        return Batch(self.lists, self.marks, self.spans, frozenset(self.used))
+
     def write(self, snapshot: Snapshot) -> None:
         """Take note of a list. News that it does not have in it, it is marked with itself."""
         self.lists[snapshot.customer] = snapshot
@@ -129,14 +133,18 @@ class Sqlite:
             while batches != self._batches:  # else it may have been told, and written, since it was read
                 batches = self._batches
                 row = await asyncio.shield(self._row(customer))
-        found = None if row is None else row.snapshot
+        found = self._overlaid(customer, None if row is None else row.snapshot)
+        if found is not None and found.taken_at > self._clock() + FUTURE:
+            found = None
+        self.reads["missing" if found is None else "found"] += 1
+        return found
+
+    def _overlaid(self, customer: Customer, found: Snapshot | None) -> Snapshot | None:
+        """Return what was ``found`` in the file as it will be once all that was told is written."""
         for told in (self._being_written, self._told):
             found = told.lists.get(customer, found)
             if found is not None and customer in told.marks:
                 found = marked(found, *told.marks[customer])
-        if found is not None and found.taken_at > self._clock() + FUTURE:
-            found = None
-        self.reads["missing" if found is None else "found"] += 1
         return found
 
     def write(self, snapshot: Snapshot) -> None:
@@ -221,9 +229,8 @@ class Sqlite:
         told = self._being_written = self._told
         self._told = Told()
         self._urgent.clear()
-        batch = Batch(told.lists, told.marks, told.spans, frozenset(told.used))
         try:
-            await self._on_disk(self.database.apply, batch, self._clock())
+            await self._on_disk(self.database.apply, told.batch(), self._clock())
             self.written += len(told)
         except StoreError as error:
             self._lose(error)
@@ -247,7 +254,7 @@ class Sqlite:
             self.since = self._clock()
             self.losses[error.code] += 1
             aside = ", which is put aside" if error.is_worthless else ""
-            log.error("the store is of no use (%s): %s%s; answers go on from memory", error.code, error.detail, aside)
+            log.warning("the store is of no use (%s): %s%s; answers go on from memory", error.code, error.detail, aside)
         self.trouble = error
 
     async def _come_back(self, error: StoreError) -> None:

@@ -33,8 +33,15 @@ class Record:
     readers: dict[Customer, asyncio.Task[Any]] = field(default_factory=dict)
     news: dict[Customer, list[float]] = field(default_factory=dict)
     marked: dict[Customer, float] = field(default_factory=dict)
+    kept: dict[Customer, float] = field(default_factory=dict)
     said: dict[Customer, float] = field(default_factory=dict)
     spans: dict[str | None, float] = field(default_factory=dict)
+
+    def inherit(self, former: "Record") -> None:
+        """Take over what holds for later processes too: news is older than what they begin with, and kept news marks."""
+        self.news = {customer: list(heard) for customer, heard in former.news.items()}
+        self.kept = dict(former.kept)
+        self.marked = dict(former.kept)
 
 
 @dataclass(frozen=True)
@@ -169,7 +176,8 @@ class Judge:
             history.breaks("Truth", f"age {finding.age}, but as_of is {now - as_of} s ago")
         self._is_true(snapshot, as_of, now, "Truth")
         self._knows_the_news(question.record, finding)
-        if as_of < question.record.said.get(customer, -inf):
+        # Who is thrown out of memory while nothing can be written comes back from the disk as old as they were there.
+        if as_of < question.record.said.get(customer, -inf) and not self._knobs.disk_trouble:
             history.breaks("Forward", f"as_of was {history.moment(question.record.said[customer])} before")
         question.record.said[customer] = as_of
         self._judge_age(question, finding)
@@ -246,7 +254,9 @@ class Judge:
         took, ask, wishes = self._time() - question.began, question.ask, question.wishes
         freshness = self._knobs.freshness
         most = max(freshness.deadline, ask.wait)
-        if wishes.only_if_cached or (question.is_plain and question.state in (State.FRESH, State.STALE)):
+        if wishes.only_if_cached and self._knobs.disk and question.state is State.ABSENT:
+            most = freshness.deadline  # the disk is a cache too
+        elif wishes.only_if_cached or (question.is_plain and question.state in (State.FRESH, State.STALE)):
             most = 0.0
         elif question.is_plain and question.state is State.DIRTY:
             most = min(freshness.deadline, freshness.dirty_wait)

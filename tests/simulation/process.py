@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import cast
+from typing import NamedTuple, cast
 
 from yarl import URL
 
@@ -22,6 +22,7 @@ from sidecar.stripe.feed import Ears
 from sidecar.stripe.key import ApiKey
 from sidecar.stripe.transport import Answer, Transport
 from tests.fakes import KEY
+from tests.simulation.disk import Disk
 from tests.simulation.history import History
 from tests.simulation.invariants import Judge, Record
 from tests.simulation.scenario import Knobs
@@ -33,12 +34,20 @@ POLICIES = Policies({"key-1": Policy.ALLOW, "key-2": Policy.ERROR})
 VERSION = "2026-10-28.endive"
 
 
-class Process:
-    """A sidecar with an empty memory. ``record`` is what a judge has to know about it."""
+class Scene(NamedTuple):
+    """What there is whether or not a process runs."""
 
-    def __init__(
-        self, knobs: Knobs, upstream: Upstream, judge: Judge, time: Time, history: History, rng: Random
-    ) -> None:
+    knobs: Knobs
+    upstream: Upstream
+    time: Time
+
+
+class Process:
+    """A sidecar with an empty memory, and perhaps a ``store``. ``record`` is what a judge has to know about it."""
+
+    def __init__(self, scene: Scene, judge: Judge, history: History, store: Memory | Disk, rng: Random) -> None:
+        knobs, upstream, time = scene
+        self.store = store
         self._upstream = upstream
         self._judge = judge
         self._time = time
@@ -49,7 +58,11 @@ class Process:
         manners = Manners(BASE, VERSION)
         self.client = StripeClient(cast("Transport", self), ApiKey(KEY), manners, limiter=self.limiter, clock=time)
         rules = Rules(knobs.freshness, POLICIES, knobs.cache_bytes, seed=rng.getrandbits(32))
-        self.heart = Heart.of(Ports(self.fetch, self.limiter.take_spare, Memory()), rules, tasks=self.tasks, clock=time)
+        self.heart = Heart.of(Ports(self.fetch, self.limiter.take_spare, store), rules, tasks=self.tasks, clock=time)
+        if isinstance(store, Disk):
+            store.everything = self.heart.cache.snapshots
+        for account in self.heart.watermarks.accounts():
+            self.record.spans[account] = self.heart.watermarks.spans(account)[-1].since
         settings = Settings(events_poll=knobs.every, events_lag=knobs.lag)
         self.feed = feed_of(settings, self.client, self.heart, time)
         told = self.feed._ears
@@ -91,6 +104,17 @@ class Process:
         """Be told of ``event`` by a webhook."""
         accepted = self.heart.news.hear(event.id, event.customer, origin="webhook")
         self._heard("webhook", event.id, event.customer, accepted=accepted)
+        if accepted and isinstance(self.store, Disk) and self.store.trouble is None:
+            _ = self.tasks.start(self._keep(event.customer, self._time()), name="keep news")
+
+    async def _keep(self, customer: Customer, heard_at: float) -> None:
+        """Wait until news is on the disk: from then on no later process may answer as if there had been none."""
+        losses = sum(self.store.losses.values()) if isinstance(self.store, Disk) else 0
+        await self.store.flush()
+        if isinstance(self.store, Disk) and sum(self.store.losses.values()) == losses and self.store.trouble is None:
+            self._history.say("kept", customer)
+            self._history.counts["news kept on the disk"] += 1
+            self.record.kept[customer] = heard_at
 
     def _overheard(self, hear: Callable[[str, Customer], bool]) -> Callable[[str, Customer], bool]:
         def overheard(event_id: str, customer: Customer) -> bool:
@@ -120,6 +144,9 @@ class Process:
     def note_counts(self) -> None:
         """Add what the parts have counted to the history's counts."""
         heart, counts = self.heart, self._history.counts
+        if isinstance(self.store, Disk):
+            counts["lists recalled"] += self.store.reads["found"]
+            counts["losses of the disk"] += sum(self.store.losses.values())
         counts["evictions"] += heart.cache.evictions
         counts["flights overtaken by news"] += heart.refresher.overtaken
         counts["flights put off for the budget"] += heart.refresher.deferred
@@ -137,5 +164,14 @@ class Process:
 
     async def stop(self) -> None:
         """End all that runs, as at a shutdown."""
+        await self.tasks.close()
+        if isinstance(self.store, Disk):
+            await self.store.close()
+        self.note_counts()
+
+    async def kill(self) -> None:
+        """End all that runs, with nothing said."""
+        if isinstance(self.store, Disk):
+            await self.store.kill()
         await self.tasks.close()
         self.note_counts()

@@ -9,7 +9,7 @@ from itertools import islice
 from multiprocessing import get_context
 from typing import NamedTuple
 
-from tests.simulation import mistakes_in_memory, mistakes_in_reading  # noqa: F401 -- mutations list themselves
+from tests.simulation import mistakes_in_memory, mistakes_in_reading, mistakes_in_store  # noqa: F401 -- mutations list themselves
 from tests.simulation.history import History
 from tests.simulation.mutations import MUTATIONS, switched_off
 from tests.simulation.world import World, listen_for_errors

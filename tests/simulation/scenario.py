@@ -48,6 +48,8 @@ class Knobs:
     events_page: int
     latency: float
     trouble: float
+    disk: bool
+    disk_trouble: float
 
 
 class Outage(NamedTuple):
@@ -91,6 +93,7 @@ class Scenario:
 
 def knobs_of(rng: Random) -> Knobs:
     """Draw the settings."""
+    disk = rng.random() < 0.5
     fresh_for = rng.choice((2.0, 10.0, 30.0, 120.0))
     freshness = Freshness(
         fresh_for=fresh_for,
@@ -111,6 +114,8 @@ def knobs_of(rng: Random) -> Knobs:
         events_page=rng.choice((1, 1, 2, 100)),
         latency=rng.choice((0.02, 0.1, 0.3, 1.0, 3.0)),
         trouble=rng.choice((0.0, 0.0, 0.05, 0.3)),
+        disk=disk,
+        disk_trouble=rng.choice((0.0, 0.0, 0.02, 0.3)) if disk else 0.0,
     )
 
 
@@ -204,6 +209,10 @@ class Author:
         delays = [rng.uniform(0.01, 0.5), rng.uniform(0.5, 5.0), rng.uniform(5.0, 60.0)]
         for delay in rng.sample(delays, rng.choice((0, 0, 0, 1, 1, 1, 2, 3))):
             self.steps.append(Step(event.changed + delay, "webhook", event))
+            if self.knobs.disk and rng.random() < 0.03:  # it was answered: is it on the disk?
+                self.steps.append(
+                    Step(event.changed + delay + rng.uniform(0.0, 0.2), "restart", rng.choice((0.0, 1.0)))
+                )
 
     def _calls(self, customers: list[Customer]) -> None:
         rng = self.rng

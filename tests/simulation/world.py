@@ -12,10 +12,12 @@ import stamina.instrumentation
 from sidecar.errors import UpstreamError
 from sidecar.kit.tasks import Tasks
 from sidecar.model import Customer, Plan, Snapshot, Unknown
+from sidecar.stores.memory import Memory
 from tests.simulation.callers import Caller
+from tests.simulation.disk import Disk, File
 from tests.simulation.history import History
 from tests.simulation.invariants import Judge
-from tests.simulation.process import Process
+from tests.simulation.process import Process, Scene
 from tests.simulation.scenario import ROOMY, Ask, Author, Step
 from tests.simulation.timing import START, Time, play
 from tests.simulation.truth import Event
@@ -60,6 +62,7 @@ class World:
         self._upstream = Upstream(scenario, self._rng, self._time, self.history)
         self._judge = Judge(self._knobs, self._truth, self._time, self.history)
         self._callers = Tasks()
+        self._file = File()
         self._process: Process | None = None
 
     def run(self) -> None:
@@ -69,6 +72,7 @@ class World:
         play(self._time, self._live(), self._complain)
         self.history.counts["virtual seconds"] += int(self._time.now - START)
         ALARM.history = None
+        self._file.destroy()
 
     def _complain(self, context: dict[str, Any]) -> None:
         self.history.breaks("No surprise", f"{context.get('message')}: {context.get('exception')!r}")
@@ -90,7 +94,7 @@ class World:
             )
 
     async def _live(self) -> None:
-        self._start()
+        await self._start()
         for step in self._steps:
             if step.at > self._time.now:
                 await asyncio.sleep(step.at - self._time.now)
@@ -102,9 +106,14 @@ class World:
         await self._callers.close()
         await self._stop()
 
-    def _start(self) -> None:
+    async def _start(self) -> None:
         self.history.say("start")
-        self._process = Process(self._knobs, self._upstream, self._judge, self._time, self.history, self._rng)
+        store: Memory | Disk = Memory()
+        if self._knobs.disk:
+            store = Disk(self._file, self._time, self._rng, self._knobs.disk_trouble)
+            await store.open()
+        scene = Scene(self._knobs, self._upstream, self._time)
+        self._process = Process(scene, self._judge, self.history, store, self._rng)
         self._process.start()
 
     async def _stop(self) -> None:
@@ -149,9 +158,16 @@ class World:
         self.history.say("restart")
         self.history.counts["restarts"] += 1
         await self._callers.close()
-        await self._stop()
+        former = self._process
+        if former is not None and self._rng.random() < 0.5:
+            self.history.say("killed")
+            await former.kill()
+        else:
+            await self._stop()
         await asyncio.sleep(pause)
-        self._start()
+        await self._start()
+        if former is not None and self._process is not None:
+            self._process.record.inherit(former.record)
 
     # What a shared store or another replica would bring.
 
