@@ -79,6 +79,7 @@ class Sidecar:
     ops: Listener
     webhooks: Listener
     heart: Heart
+    store: Memory | Sqlite
     client: StripeClient
     feed: Feed
     metrics: CollectorRegistry
@@ -127,9 +128,9 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         requests = Requests()
         upstream = Upstream(client, feed, limiter)
         metrics = registry(
-            Parts(heart, upstream, webhooks=webhooks.outcomes, requests=requests, pulse=pulse),
+            Parts(heart, upstream, store, webhooks=webhooks.outcomes, requests=requests, pulse=pulse),
         )
-        ops = Ops(lifecycle, pulse, status_of(heart, upstream, clock), metrics)
+        ops = Ops(lifecycle, pulse, status_of(heart, upstream, store, clock), metrics)
 
         stream = ChangeStream(heart.changes)
         ways_in = [*Checks(heart).routes(), *Stripe(heart.checker, client).routes(), *stream.routes()]
@@ -144,6 +145,7 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
             Listener(application(ops.routes(), [*counted, head_limit()]), had.ops),
             Listener(application(webhooks.routes(), [*counted, head_limit()]), had.webhooks),
             heart,
+            store,
             client,
             feed,
             metrics,

@@ -20,6 +20,8 @@ from sidecar.core.heart import Heart
 from sidecar.kit.limiter import Limiter
 from sidecar.kit.pulse import Pulse
 from sidecar.kit.tally import Tally
+from sidecar.stores.memory import Memory
+from sidecar.stores.sqlite import Sqlite
 from sidecar.stripe.client import StripeClient
 from sidecar.stripe.feed import Feed
 
@@ -53,10 +55,18 @@ class Parts(Collector):
     """Reads the parts. The order here is the order of the page and of the README's table."""
 
     def __init__(
-        self, heart: Heart, upstream: Upstream, *, webhooks: Mapping[str, int], requests: Requests, pulse: Pulse
+        self,
+        heart: Heart,
+        upstream: Upstream,
+        store: Memory | Sqlite,
+        *,
+        webhooks: Mapping[str, int],
+        requests: Requests,
+        pulse: Pulse,
     ) -> None:
         self._heart = heart
         self._upstream = upstream
+        self._store = store
         self._webhooks = webhooks
         self._requests = requests
         self._pulse = pulse
@@ -66,6 +76,7 @@ class Parts(Collector):
         yield from self._answers()
         yield from self._asking()
         yield from self._news()
+        yield from self._kept()
         yield from self._inside()
 
     def _answers(self) -> Iterator[Metric]:
@@ -111,6 +122,17 @@ class Parts(Collector):
         yield counter("webhooks", "Webhook requests, by what became of them.", ("outcome",), self._webhooks)
         yield counter("changes", "Lookup keys that came or went.", ("kind",), heart.changes.counts)
         yield gauge("changes_subscribers", "Readers of the stream of changes.", heart.changes.subscribers)
+
+    def _kept(self) -> Iterator[Metric]:
+        store = self._store
+        yield gauge("store_failing", "1 while the store is of no use.", 0 if store.trouble is None else 1)
+        yield counter("store_losses", "Times that it became so, by why.", ("code",), store.losses)
+        yield counter("store_reads", "Customers looked for in the store, by what was found.", ("outcome",), store.reads)
+        yield counter("store_written", "Changes written to the store.", (), store.written)
+        yield gauge("store_pending", "Changes that are not written yet.", store.pending)
+        yield gauge("store_bytes", "Bytes of the store in use.", store.bytes)
+        yield gauge("store_max_bytes", "Bytes that may be used, about.", store.max_bytes)
+        yield counter("store_pruned", "Customers dropped from the store for lack of room.", (), store.pruned)
 
     def _inside(self) -> Iterator[Metric]:
         cache = self._heart.cache

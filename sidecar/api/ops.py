@@ -19,6 +19,8 @@ from sidecar.kit.clock import Clock
 from sidecar.kit.lifecycle import Lifecycle, Phase
 from sidecar.kit.pulse import Pulse
 from sidecar.metrics import Upstream
+from sidecar.stores.memory import Memory
+from sidecar.stores.sqlite import Sqlite
 from sidecar.stripe.feed import Feed
 from sidecar.stripe.health import Health
 
@@ -79,7 +81,7 @@ def verdict(good: bool, **why: Any) -> web.Response:  # noqa: FBT001 -- the one 
     return answers.json({"ok": good, **why}, status=200 if good else 503)
 
 
-def status_of(heart: Heart, upstream: Upstream, clock: Clock) -> Callable[[], dict[str, Any]]:
+def status_of(heart: Heart, upstream: Upstream, store: Memory | Sqlite, clock: Clock) -> Callable[[], dict[str, Any]]:
     """Return a function that reads the parts' state."""
     client, feed, limiter = upstream
     cache, refresher = heart.cache, heart.refresher
@@ -89,6 +91,7 @@ def status_of(heart: Heart, upstream: Upstream, clock: Clock) -> Callable[[], di
             "now": answers.moment(clock()),
             "stripe": say_health(client.health),
             "feed": say_feed(feed, heart),
+            "store": say_store(store),
             "cache": {
                 "customers": len(cache),
                 "bytes": cache.bytes,
@@ -106,6 +109,21 @@ def status_of(heart: Heart, upstream: Upstream, clock: Clock) -> Callable[[], di
         }
 
     return read
+
+
+def say_store(store: Memory | Sqlite) -> dict[str, Any]:
+    """Return whether there is memory beyond this process, and whether it works."""
+    if isinstance(store, Memory):
+        return {"state": "off"}
+    trouble = store.trouble
+    return {
+        "state": "ok" if trouble is None else trouble.code,
+        "since": answers.moment(store.since),
+        "detail": None if trouble is None else trouble.detail,
+        "bytes": store.bytes,
+        "max_bytes": store.max_bytes,
+        "pending": store.pending,
+    }
 
 
 def say_feed(feed: Feed, heart: Heart) -> dict[str, Any]:

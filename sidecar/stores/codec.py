@@ -6,7 +6,6 @@ for another. With a key the names are keyed hashes: the file does not tell who i
 """
 
 from base64 import b64decode
-from binascii import Error as NotBase64
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -124,7 +123,7 @@ def read_key(text: str) -> bytes:
     """
     try:
         key = b64decode(text.strip(), validate=True)
-    except NotBase64:
+    except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
         raise ValueError("must hold 32 random bytes in base64 (openssl rand -base64 32)")

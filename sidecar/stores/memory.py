@@ -1,19 +1,22 @@
 """No memory beyond this process."""
 
-from collections.abc import Mapping
-
+from sidecar.errors import STORE_TROUBLES, StoreError
 from sidecar.model import Customer, Snapshot, Spans
+from sidecar.stores.sqlite import READS
 
 
 class Memory:
-    """Forgets everything it is told."""
+    """Forgets everything it is told, and counts nothing."""
 
     is_open = False
+    trouble: StoreError | None = None
+    since = 0.0
+    written = pending = bytes = max_bytes = pruned = 0
 
-    @property
-    def spans(self) -> Mapping[str | None, Spans]:
-        """What an earlier process left: nothing."""
-        return {}
+    def __init__(self) -> None:
+        self.reads = dict.fromkeys(READS, 0)
+        self.losses = dict.fromkeys(STORE_TROUBLES, 0)
+        self.spans: dict[str | None, Spans] = {}
 
     async def read(self, customer: Customer) -> Snapshot | None:
         """Return None."""

@@ -106,6 +106,21 @@ class Sqlite:
         """Return how many changes were told and are not on the disk yet."""
         return len(self._told) + len(self._being_written)
 
+    @property
+    def bytes(self) -> int:
+        """Return the bytes that the file has in use."""
+        return self.database.bytes
+
+    @property
+    def max_bytes(self) -> int:
+        """Return the bytes beyond which the least recently used go."""
+        return self.database.max_bytes
+
+    @property
+    def pruned(self) -> int:
+        """Return how many customers went for lack of room."""
+        return self.database.pruned
+
     async def open(self) -> None:
         """Open the file; when that cannot be, go on without it and try again now and then."""
         try:
