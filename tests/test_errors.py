@@ -175,3 +175,12 @@ def test_no_answer_says_why_and_how_old_what_there_is() -> None:
     assert missing.cause is cause
     bare = NoAnswer("not_cached", "nothing")
     assert (bare.age, bare.cause) == (None, None)
+
+
+@pytest.mark.parametrize("code", errors.STORE_TROUBLES)
+def test_a_store_in_trouble_says_whether_it_is_worth_keeping(code: str) -> None:
+    """What can never be used is put out of the way; what may be mended, or is somebody else's, stays."""
+    error = errors.StoreError(code, "what to look at")
+    assert (error.code, error.detail, str(error)) == (code, "what to look at", "what to look at")
+    assert error.is_worthless == (code in errors.WORTHLESS)
+    assert not (set(errors.WORTHLESS) & {"full", "in_use", "gone", "read_only", "not_ours", "too_slow", "failed"})

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from sidecar.errors import NoAnswer
 from sidecar.model import (
+    KEPT_SPANS,
     NOTHING,
     Customer,
+    Dirty,
     Entitlement,
     Exchange,
     Feature,
@@ -21,10 +23,15 @@ from sidecar.model import (
     Reason,
     Snapshot,
     Source,
+    Span,
     State,
     Unknown,
+    advanced,
+    begun,
     decide,
     decide_by_policy,
+    marked,
+    verified_at,
 )
 
 ADA = Customer("cus_ada")
@@ -147,3 +154,42 @@ def test_a_flights_log_begins_empty() -> None:
     one, other = Flight(1.0), Flight(2.0)
     one.exchanges.append(Exchange(1.0, "200", "req_1"))
     assert other == Flight(took_off=2.0, exchanges=deque(), pages=0, landed=None, outcome=None, detail=None)
+
+
+class TestWhatIsVouchedFor:
+    """Up to when a list is known to have been true."""
+
+    ADA = Customer("cus_1")
+
+    def test_a_list_by_itself_is_as_old_as_it_is(self) -> None:
+        """Without a span, and from before every span."""
+        assert verified_at(Snapshot(self.ADA, 50.0), ()) == 50.0
+        assert verified_at(Snapshot(self.ADA, 50.0), (Span(60.0, 90.0),)) == 50.0
+
+    def test_a_span_vouches_for_the_lists_that_were_taken_in_it(self) -> None:
+        """The newest that began before; what an older one vouched for gets no younger."""
+        spans = (Span(10.0, 20.0), Span(40.0, 90.0))
+        assert verified_at(Snapshot(self.ADA, 15.0), spans) == 20.0
+        assert verified_at(Snapshot(self.ADA, 30.0), spans) == 30.0
+        assert verified_at(Snapshot(self.ADA, 40.0), spans) == 90.0
+        assert verified_at(Snapshot(self.ADA, 95.0), spans) == 95.0
+
+    def test_nothing_vouches_for_not_being_known(self) -> None:
+        """That a customer is made is no change that the feed hears of."""
+        assert verified_at(Snapshot(self.ADA, 50.0, unknown=Unknown(404, "No")), (Span(10.0, 90.0),)) == 50.0
+
+    def test_news_ends_it(self) -> None:
+        """From then on it is true up to where it was before; later news changes only when it has to be read."""
+        dirty = marked(Snapshot(self.ADA, 50.0), 80.0, (Span(10.0, 70.0),))
+        assert dirty.dirty == Dirty(80.0, 70.0)
+        assert verified_at(dirty, (Span(10.0, 95.0),)) == 70.0
+        assert marked(dirty, 99.0, (Span(10.0, 95.0),)).dirty == Dirty(99.0, 70.0)
+
+    def test_spans_begin_and_advance(self) -> None:
+        """The last ones are remembered; none goes back."""
+        spans = advanced(begun((), 5.0), 9.0)
+        assert advanced(spans, 7.0) == (Span(5.0, 9.0),)
+        for since in range(KEPT_SPANS + 5):
+            spans = begun(spans, 100.0 + since)
+        assert len(spans) == KEPT_SPANS
+        assert spans[-1] == Span(104.0 + KEPT_SPANS, 104.0 + KEPT_SPANS)

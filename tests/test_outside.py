@@ -1,6 +1,8 @@
 """What lies outside the process: all of it is had, or everything that is missing is said at once."""
 
 import socket
+import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +13,7 @@ from pydantic import ValidationError
 
 from sidecar.errors import BadSettings
 from sidecar.outside import Outside, outside
+from sidecar.stores.codec import Sealed
 from tests.fakes import KEY, SECRET, settings_for
 
 NOWHERE = "http://127.0.0.1:9"
@@ -67,6 +70,36 @@ class TestTheToken:
         """Without blanks around it."""
         file.write_text(" local-token \n")
         assert had(stack, local_token_file=file).token == "local-token"
+
+
+class TestTheStoresKey:
+    STORE = "sqlite:///nowhere/lists.db"
+
+    def test_is_none_unless_it_is_wanted(self, stack: ExitStack) -> None:
+        """The file is checked for damage, no more."""
+        assert not had(stack, store=self.STORE).seal.is_secret
+
+    def test_comes_from_a_file(self, stack: ExitStack, file: Path) -> None:
+        """As openssl writes it."""
+        file.write_bytes(b64encode(b"k" * 32) + b"\n")
+        found = had(stack, store=self.STORE, store_key_file=file)
+        assert found.seal.is_secret
+        assert found.seal.open(Sealed(b"k" * 32).close(b"body", b"name"), b"name") == b"body"
+
+    def test_is_complained_about(self, file: Path) -> None:
+        """It is missing, or no key; its content is not repeated."""
+        why = "No such file or directory"
+        assert complaints(store=self.STORE, store_key_file=file) == [f"SIDECAR_STORE_KEY_FILE: {file}: {why}"]
+        file.write_text("secret51")
+        why = "must hold 32 random bytes in base64 (openssl rand -base64 32)"
+        assert complaints(store=self.STORE, store_key_file=file) == [f"SIDECAR_STORE_KEY_FILE: {file}: {why}"]
+
+    def test_needs_a_library(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The complaint says what to install."""
+        file.write_bytes(b64encode(b"k" * 32))
+        monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
+        (complaint,) = complaints(store=self.STORE, store_key_file=file)
+        assert complaint.endswith("pip install 'entitlement-sidecar[encryption]'")
 
 
 class TestTheWebhookSecrets:

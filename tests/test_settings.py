@@ -1,5 +1,7 @@
 """Every knob: its default, its spellings, and what contradicts what."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +39,9 @@ DEFAULTS = {
     "burst": 5,
     "replicas": 1,
     "cache_bytes": 128 * 1024 * 1024,
+    "store": None,
+    "store_bytes": 1 << 30,
+    "store_key_file": None,
     "max_pages": 100,
     "log_level": "info",
     "log_format": "auto",
@@ -284,6 +289,37 @@ class TestSpellings:
         found = load({"unknown_for": f"{seconds}{unit}"})
         again = load({"unknown_for": found.model_dump(mode="json")["unknown_for"]})
         assert again.unknown_for == pytest.approx(found.unknown_for, rel=1e-5)
+
+
+class TestTheStore:
+    @pytest.mark.parametrize(
+        ("text", "path", "written"),
+        [
+            ("memory", None, "memory"),
+            ("sqlite:///var/lib/lists.db", "/var/lib/lists.db", "sqlite:///var/lib/lists.db"),
+            ("sqlite:////var/lib/lists.db", "/var/lib/lists.db", "sqlite:///var/lib/lists.db"),
+        ],
+    )
+    def test_is_memory_or_a_file(self, text: str, path: str | None, written: str) -> None:
+        """An absolute path, with three slashes or, as SQLAlchemy writes it, four."""
+        found = load({"store": text})
+        assert found.store == (None if path is None else Path(path))
+        assert found.model_dump(mode="json")["store"] == written
+
+    @pytest.mark.parametrize(
+        "text", ["", "disk", "sqlite:", "sqlite://", "sqlite:///", "sqlite://host/x", "/var/x.db", 5]
+    )
+    def test_is_nothing_else(self, text: object) -> None:
+        """The complaint says how it is written."""
+        (complaint,) = complaints({"store": text})
+        assert complaint.startswith("SIDECAR_STORE: ")
+
+    def test_a_key_needs_something_to_encrypt(self) -> None:
+        """Memory is not written anywhere."""
+        assert complaints({"store_key_file": "/run/key"}) == [
+            "SIDECAR_STORE_KEY_FILE: there is nothing to encrypt: store is memory"
+        ]
+        assert load({"store": "sqlite:///x/y.db", "store_key_file": "/run/key"}).store_key_file == Path("/run/key")
 
 
 class TestContradictions:

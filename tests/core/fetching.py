@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sidecar.core.checker import Policies
 from sidecar.core.heart import Heart, Ports, Rules
+from sidecar.core.recall import Store
 from sidecar.core.wishes import wishes
 from sidecar.errors import Unreachable, UpstreamError
 from sidecar.kit.tasks import Tasks
@@ -108,7 +109,11 @@ class House:
     """A heart, a Stripe behind it that answers ``pro``, and a budget with or without something to spare."""
 
     def __init__(
-        self, clock: FakeClock, policies: dict[str, Policy] | None = None, freshness: Freshness = FRESHNESS
+        self,
+        clock: FakeClock,
+        policies: dict[str, Policy] | None = None,
+        freshness: Freshness = FRESHNESS,
+        store: Store | None = None,
     ) -> None:
         self.clock = clock
         self.upstream = FakeUpstream(clock, "pro")
@@ -116,7 +121,7 @@ class House:
         self.tasks = Tasks(expected=(UpstreamError,))
         rules = Rules(freshness, Policies(policies or {}), cache_bytes=1 << 20, seed=1)
         self.heart = Heart.of(
-            Ports(self.upstream.fetch, lambda: self.spare, Memory()), rules, tasks=self.tasks, clock=clock
+            Ports(self.upstream.fetch, lambda: self.spare, store or Memory()), rules, tasks=self.tasks, clock=clock
         )
         self.cache, self.refresher, self.checker = self.heart.cache, self.heart.refresher, self.heart.checker
         self.news, self.watermarks = self.heart.news, self.heart.watermarks
