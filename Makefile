@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate lint types docs bench fmt lock clean
+.PHONY: help demo test simulate lint types docs bench bench-restart fmt lock clean
 
 help: ## Show these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.runtime: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "entitlement-sidecar needs Python 3.11 or newer; name one with: make PYTHON=python3.12 …")'
@@ -52,6 +52,9 @@ docs: $(VENV)/.dev ## Write the generated tables of the README again
 
 bench: $(VENV)/.dev ## Measure against a plain handler, nginx and a bare protocol
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-restart: $(VENV)/.dev ## Measure a restart with a million customers in the store
+	$(BIN)/python -m tests.bench.restart $(ARGS)
 
 fmt: $(VENV)/.dev ## Format and fix what can be fixed by machine
 	$(BIN)/ruff check --fix-only --quiet .

@@ -26,3 +26,15 @@ def test_the_benchmark_measures_every_server(tmp_path: Path) -> None:
     names = {server["name"] for server in json.loads(report.read_text())["servers"]}
     assert names == expected
     assert all(name in done.stdout for name in expected)
+
+
+@pytest.mark.timeout(90)
+def test_the_benchmark_of_restarts_counts_what_is_read() -> None:
+    """Whether one customer is in the store or thousands: one list is read for the first answer."""
+    command = [sys.executable, "-m", "tests.bench.restart", "--customers", "5000", "--rounds", "1"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)  # noqa: S603 -- ours
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = " ".join(done.stdout.split())
+    assert said.count("from store") == 2
+    assert said.count(" 1 lists read") == 2
