@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-import logging
 import os
 import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from aiohttp import web
 from click.testing import CliRunner, Result
 
 from sidecar import __version__
-from sidecar.cli import connection, main, set_up_logging
+from sidecar.cli import connection, main
 from sidecar.demo import FakeStripe, Fault
 from sidecar.kit.lifecycle import Phase
 from sidecar.settings import Settings
@@ -450,32 +449,3 @@ class TestTheRest:
     def test_what_is_no_command_is_refused(self) -> None:
         """Status 2."""
         assert command("srve").exit_code == 2
-
-
-class TestLogging:
-    @pytest.fixture(autouse=True)
-    def _as_before(self) -> Iterator[None]:
-        """The root logger is everybody's: leave it as it was."""
-        root = logging.getLogger()
-        handlers, level = root.handlers[:], root.level
-        yield
-        root.handlers[:] = handlers
-        root.setLevel(level)
-
-    @pytest.mark.parametrize("form", ["json", "auto"])
-    def test_is_json_for_collectors(self, form: str, capsys: pytest.CaptureFixture[str]) -> None:
-        """A line per record, with what a call adds; `auto` chooses it where standard error is no terminal."""
-        set_up_logging("info", form)
-        logging.getLogger("sidecar.x").info("a line\nof %s", "two", extra={"request_id": "req_1"})
-        logging.getLogger("sidecar.x").debug("too little")
-        (line,) = capsys.readouterr().err.splitlines()
-        found = json.loads(line)
-        assert found.pop("time")
-        assert found == {"level": "INFO", "logger": "sidecar.x", "message": "a line\nof two", "request_id": "req_1"}
-
-    def test_is_text_for_people(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """Time, severity, message."""
-        set_up_logging("warning", "text")
-        logging.getLogger("sidecar.x").warning("a line")
-        logging.getLogger("sidecar.x").info("too little")
-        assert capsys.readouterr().err.endswith(" WARNING a line\n")
