@@ -170,8 +170,9 @@ class Served:
                 await server.shutdown(None)
                 await self._door.emptied()
         except TimeoutError:
+            log.warning("cut off %d connections whose answers were not done in time", len(self._door))
             await server.shutdown(MOMENT)  # 0 would mean for ever
-            log.warning("cut off %d connections whose answers were not done in time", self._door.clear())
+            self._door.clear()
 
     async def close(self) -> None:
         """Close what is left and clean up; without ``drain`` before, this is an end in haste."""

@@ -3,9 +3,9 @@
 import asyncio
 from typing import Final, Protocol
 
-REASONS: Final = ("refused", "evicted", "slow_head", "idle", "stalled", "cut_off")
+REASONS: Final = ("refused", "evicted", "slow_head", "idle", "stalled")
 """Why somebody was shown out: full of busy ones, idle longest when full, no request in time, idle for too long, does
-not take what it asked for, still busy at the end of a shutdown."""
+not take what it asked for."""
 
 
 class Guest(Protocol):
@@ -16,7 +16,7 @@ class Guest(Protocol):
         ...
 
     def leave(self, why: str) -> None:
-        """Leave at once, for one of the ``REASONS``."""
+        """Leave at once: for one of the ``REASONS``, or because all have to."""
         ...
 
 
@@ -64,12 +64,11 @@ class Door:
         """Wait until nobody is inside."""
         await self._empty.wait()
 
-    def clear(self) -> int:
-        """Make all leave who are still inside, and return how many these were."""
-        number = len(self._inside)
+    def clear(self) -> None:
+        """Make all leave who are still inside."""
         for guest in list(self._inside):
-            self.show_out(guest, "cut_off")
-        return number
+            self.left(guest)
+            guest.leave("shutdown")
 
     def _make_room(self) -> bool:
         """Show out who has been idle longest.
