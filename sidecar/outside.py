@@ -4,7 +4,7 @@ import logging
 import resource
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -118,16 +118,12 @@ def room_for(wanted: int, *, listeners: int) -> int:
 
     Few is a common default of that limit, for the sake of old programs, and may be raised by whoever knows better.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-        except (OSError, ValueError) as error:  # where "unlimited" is a limit nobody may ask for
-            log.info("the limit of %d open files could not be raised: %s", soft, error)
-    if soft == resource.RLIM_INFINITY:
-        return wanted
-    found = min(wanted, max(FEWEST, (soft - OTHER_FILES) // listeners))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # where "unlimited" is a limit that nobody may have
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if soft == resource.RLIM_INFINITY else max(FEWEST, (soft - OTHER_FILES) // listeners)
+    found = min(wanted, most)
     if found < wanted:
         log.warning(
             "max_connections is %d, but only %d files may be open (RLIMIT_NOFILE): each listener takes %d connections",
