@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import aiohttp
 import pytest
@@ -93,9 +94,7 @@ class Peer:
 
     def deaf(self) -> None:
         """Stop reading."""
-        transport = self.writer.transport
-        assert isinstance(transport, asyncio.Transport)
-        transport.pause_reading()
+        cast("asyncio.Transport", self.writer.transport).pause_reading()
 
     async def rest(self) -> bytes:
         """Return what comes until the other side closes, one way or another."""
@@ -209,6 +208,7 @@ async def test_one_too_many_takes_the_place_of_the_idle() -> None:
         busy.writer.write(GET.replace(b"/", b"/hold", 1))
         for peer in (young, old, young):
             await peer.ask()
+            await asyncio.sleep(0.01)  # some loops count milliseconds
         another = await stack.enter_async_context(connected(server))
         assert (await another.ask()).endswith(b"small")
         assert await old.rest() == b""

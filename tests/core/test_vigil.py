@@ -503,7 +503,7 @@ def test_callers_who_wait_are_bounded(clock: FakeClock) -> None:
     """One too many is answered at once, as without waiting, and counted."""
 
     async def story() -> tuple[float, list[int], int]:
-        house = House(clock)
+        house = nothing_held(clock)
         vigil, began = house.heart.vigil, clock()
         vigil._most = 2
         async with asyncio.TaskGroup() as group:
