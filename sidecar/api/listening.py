@@ -153,9 +153,7 @@ class Served:
 
         ``until`` is in the loop's time. What is not done by then is cut off, and the log is told how many that were.
         """
-        await asyncio.sleep(
-            0
-        )  # else a connection that asyncio has just accepted would be lost between two of its steps
+        await asyncio.sleep(0)  # else asyncio would lose a connection that it has accepted but not yet made
         for site in self._runner.sites:
             await site.stop()
         server = self._runner.server
