@@ -1,15 +1,15 @@
 """The way in for ``python -m sidecar`` and for the command ``entitlement-sidecar``."""
 
-import signal
 import sys
+
+from sidecar import signals
 
 
 def main() -> None:
     """Run the command line."""
     # Before the imports below, which take most of a second: as PID 1 a process without a handler never sees TERM. A
     # server that is told to end has done its duty; for a question 0 would be an answer.
-    status = 0 if {"serve", "demo"} & set(sys.argv[1:2]) else 128 + signal.SIGTERM
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(status))
+    signals.end_at_once(0 if {"serve", "demo"} & set(sys.argv[1:2]) else None)
 
     from sidecar.cli import main as command_line  # noqa: PLC0415 -- see above
 

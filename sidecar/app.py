@@ -23,9 +23,10 @@ from sidecar import __version__
 from sidecar.api.changes import ChangeStream
 from sidecar.api.checks import Checks
 from sidecar.api.guards import head_limit, host_guard, token_guard
-from sidecar.api.listening import Site, named
-from sidecar.api.ops import Ops, status_of
+from sidecar.api.listening import Served, named
+from sidecar.api.ops import Ops, Quit, status_of
 from sidecar.api.problems import expectation, problems
+from sidecar.api.request_ids import identified
 from sidecar.api.stripe import Stripe
 from sidecar.api.webhooks import Webhooks
 from sidecar.core.checker import Policies
@@ -33,11 +34,12 @@ from sidecar.core.heart import Heart, Ports, Rules
 from sidecar.core.trust import AHEAD
 from sidecar.errors import UpstreamError
 from sidecar.kit.clock import Clock, steady_clock
+from sidecar.kit.door import Door
 from sidecar.kit.lifecycle import Lifecycle, Phase
 from sidecar.kit.limiter import Limiter
 from sidecar.kit.pulse import Pulse
 from sidecar.kit.tasks import Tasks
-from sidecar.metrics import Parts, Requests, Upstream, registry
+from sidecar.metrics import Parts, Process, Requests, Upstream, registry
 from sidecar.model import Policy
 from sidecar.outside import Outside, outside
 from sidecar.settings import Settings
@@ -52,16 +54,15 @@ from sidecar.stripe.transport import Transport
 log = logging.getLogger(__name__)
 
 BODY = 1 << 20
-GRACE = 2.5
-"""Seconds that answers under way get when the process shuts down; aiohttp counts them twice."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """An application and the sockets it is served on."""
+    """An application, the sockets it is served on, and who is let in."""
 
     app: web.Application
     sockets: list[socket.socket]
+    door: Door
 
     @property
     def addresses(self) -> list[str]:
@@ -86,13 +87,15 @@ class Sidecar:
 
     @property
     def listeners(self) -> list[Listener]:
-        """Those that have a socket, in the order in which they open."""
+        """Those that have a socket, in the order in which they open; health is the first to open and the last to close."""
         return [listener for listener in (self.ops, self.webhooks, self.checks) if listener.sockets]
 
 
 @asynccontextmanager
-async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Sidecar]:
-    """Build every part and bind the sockets; nothing runs yet.
+async def assembled(
+    settings: Settings, *, clock: Clock | None = None, stop: Callable[[], None] | None = None
+) -> AsyncIterator[Sidecar]:
+    """Build every part and bind the sockets; nothing runs yet. ``stop`` ends the process well.
 
     :raises BadSettings: when there is no key, a file cannot be read, or an address cannot be listened on.
     """
@@ -125,25 +128,28 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
             clock=clock,
         )
 
+        doors = {name: Door(had.connections) for name in ("checks", "ops", "webhooks")}
         requests = Requests()
         upstream = Upstream(client, feed, limiter)
         metrics = registry(
-            Parts(heart, upstream, store, webhooks=webhooks.outcomes, requests=requests, pulse=pulse),
+            Parts(heart, upstream, store, webhooks=webhooks.outcomes, requests=requests, process=Process(pulse, doors)),
         )
         ops = Ops(lifecycle, pulse, status_of(heart, upstream, store, clock), metrics)
 
         stream = ChangeStream(heart.changes)
         ways_in = [*Checks(heart).routes(), *Stripe(heart.checker, client).routes(), *stream.routes()]
-        counted = [requests.middleware, problems]
+        counted = [identified, requests.middleware, problems]
         checks_app = application(ways_in, [*counted, *guards(settings, had.token)])
         checks_app.on_shutdown.append(end_waiting(heart))
 
         yield Sidecar(
             lifecycle,
             [pulse.beat, feed.run] if settings.events_poll else [pulse.beat],
-            Listener(checks_app, had.checks),
-            Listener(application(ops.routes(), [*counted, head_limit()]), had.ops),
-            Listener(application(webhooks.routes(), [*counted, head_limit()]), had.webhooks),
+            Listener(checks_app, had.checks, doors["checks"]),
+            Listener(
+                application([*ops.routes(), *quitting(settings, stop)], [*counted, head_limit()]), had.ops, doors["ops"]
+            ),
+            Listener(application(webhooks.routes(), [*counted, head_limit()]), had.webhooks, doors["webhooks"]),
             heart,
             store,
             client,
@@ -152,13 +158,12 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         )
 
 
-async def opened_store(
-    settings: Settings,
-    had: Outside,
-    stack: AsyncExitStack,
-    *,
-    clock: Clock,
-) -> Memory | Sqlite:
+def quitting(settings: Settings, stop: Callable[[], None] | None) -> list[web.RouteDef]:
+    """Return the way to end the process by a request, where that is wanted."""
+    return Quit(stop).routes() if stop is not None and settings.quit_endpoint else []
+
+
+async def opened_store(settings: Settings, had: Outside, stack: AsyncExitStack, *, clock: Clock) -> Memory | Sqlite:
     """Return the store, open if it can be; ``stack`` closes it."""
     if settings.store is None:
         return Memory()
@@ -237,16 +242,25 @@ def application(routes: list[web.RouteDef], middlewares: list[Middleware]) -> we
 
 
 @asynccontextmanager
-async def listening(*listeners: Listener) -> AsyncIterator[None]:
-    """Serve ``listeners``; on leaving, stop accepting, let answers under way finish, and close."""
+async def listening(*listeners: Listener, drain_timeout: float = 5.0) -> AsyncIterator[None]:
+    """Serve ``listeners``; on leaving, drain all but the first together, and then the first, within one time."""
     async with AsyncExitStack() as stack:
+        served: list[Served] = []
         for listener in listeners:
-            runner = web.AppRunner(listener.app, shutdown_timeout=GRACE)
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            for bound in listener.sockets:
-                await Site(runner, bound).start()
+            one = Served(listener.app, listener.door)
+            stack.push_async_callback(one.close)
+            await one.open(listener.sockets)
+            served.append(one)
+        stack.push_async_callback(drained, served, drain_timeout)
         yield
+
+
+async def drained(served: list[Served], within: float) -> None:
+    """Drain what is served: health is answered until all else is done."""
+    until = asyncio.get_running_loop().time() + within
+    await asyncio.gather(*(one.drain(until) for one in served[1:]))
+    for one in served[:1]:
+        await one.drain(until)
 
 
 async def serve(
@@ -258,12 +272,15 @@ async def serve(
 ) -> None:
     """Run until ``stop`` is set; ``started`` is told once checks are answered.
 
+    The end is the start backwards: listeners drain and close, loops end, then ``assembled`` closes its parts, the last
+    built first. What a part has to save when it closes is therefore all there is to save.
+
     :raises BadSettings: when a part cannot be built.
     :raises ExceptionGroup: when a loop died that must run for ever.
     """
-    async with assembled(settings, clock=clock) as sidecar, asyncio.TaskGroup() as group:
+    async with assembled(settings, clock=clock, stop=stop.set) as sidecar, asyncio.TaskGroup() as group:
         loops = [group.create_task(loop_forever(loop)) for loop in sidecar.loops]
-        async with listening(*sidecar.listeners):
+        async with listening(*sidecar.listeners, drain_timeout=settings.drain_timeout):
             sidecar.lifecycle.enter(Phase.SERVING)
             log.info(
                 "answering checks on %s, health and metrics on %s", *map(comma_separated, (sidecar.checks, sidecar.ops))
@@ -274,9 +291,11 @@ async def serve(
                 log.info("taking no webhooks: there is no webhook_secret")
             if started is not None:
                 started(sidecar)
-            await stop.wait()
-            sidecar.lifecycle.enter(Phase.DRAINING)
-            log.info("shutting down")
+            try:
+                await stop.wait()
+                log.info("shutting down")
+            finally:  # also when a loop died
+                sidecar.lifecycle.enter(Phase.DRAINING)
         for loop in loops:
             loop.cancel()
 

@@ -14,11 +14,12 @@ from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
 
 import click
-from pythonjsonlogger.json import JsonFormatter
 
-from sidecar import __version__
+from sidecar import __version__, logs
 from sidecar.errors import BadSettings
+from sidecar.kit.clock import steady_clock
 from sidecar.settings import Settings
+from sidecar.signals import end_well
 from sidecar.sources import PREFIX, load
 
 ENTITLED, NOT_ENTITLED, NO_ANSWER = 0, 1, 2
@@ -62,26 +63,13 @@ def refuse(error: BadSettings) -> NoReturn:
     sys.exit(WRONG_SETTINGS)
 
 
-def set_up_logging(level: str, form: str) -> None:
-    """Log to standard error: text for people, JSON for collectors."""
-    handler = logging.StreamHandler()
-    if form == "text" or (form == "auto" and sys.stderr.isatty()):
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    else:
-        names = {"timestamp": "time", "levelname": "level", "name": "logger"}
-        fields = "%(timestamp)s %(levelname)s %(name)s %(message)s"
-        handler.setFormatter(JsonFormatter(fields, rename_fields=names, timestamp=True))  # UTC, ISO 8601
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-
-
 def run(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    """Run ``work`` in an event loop until it ends; TERM and Ctrl-C set the event that it is given."""
+    """Run ``work`` in an event loop until it ends; TERM or Ctrl-C sets the event that it is given, a second one exits."""
     import uvloop  # noqa: PLC0415 -- commands that only ask need no loop
 
     async def main() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        end_well(lambda: loop.is_closed() or loop.call_soon_threadsafe(stop.set))
         await work(stop)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -103,7 +91,7 @@ def serve(config: Path | None, **flags: Any) -> None:
     from sidecar import app  # noqa: PLC0415 -- most of the start time; `health` should not pay for it
 
     settings = settings_from(config, flags)
-    set_up_logging(settings.log_level, settings.log_format)
+    logs.set_up(settings.log_level, settings.log_format, steady_clock())
     try:
         run(lambda stop: app.serve(settings, stop))
     except BadSettings as error:
@@ -119,7 +107,7 @@ def demo(*, once: bool) -> None:
     """Show the sidecar at work against the built-in Stripe; no account needed."""
     from sidecar import tour  # noqa: PLC0415 -- see serve
 
-    set_up_logging("warning", "text")
+    logs.set_up("warning", "text", steady_clock())
     run(lambda stop: tour.take(stop, stay=not once and sys.stdin.isatty()))
 
 

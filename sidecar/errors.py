@@ -32,6 +32,11 @@ KEY = re.compile(r"\b((?:sk|rk)(?:_[a-z]+)?|whsec)_[\w+/=-]+")
 """What looks like one of Stripe's secret keys or signing secrets, in a group what may be shown of it."""
 
 
+def masked(text: str) -> str:
+    """Return ``text`` with what may be shown of the keys in it."""
+    return KEY.sub(r"\1_***", text)
+
+
 class SidecarError(Exception):
     """Anything this program raises on purpose."""
 
@@ -45,7 +50,7 @@ class BadSettings(SidecarError):
 
     def __init__(self, complaints: list[str]) -> None:
         # A key that was put in the wrong place is not repeated.
-        self.complaints = [KEY.sub(r"\1_***", complaint) for complaint in complaints]
+        self.complaints = [masked(complaint) for complaint in complaints]
         super().__init__("\n".join(self.complaints))
 
 

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from sidecar import __version__
 from sidecar.core.heart import Heart
+from sidecar.kit.door import Door
 from sidecar.kit.limiter import Limiter
 from sidecar.kit.pulse import Pulse
 from sidecar.kit.tally import Tally
@@ -51,6 +52,13 @@ class Upstream(NamedTuple):
     limiter: Limiter
 
 
+class Process(NamedTuple):
+    """What is ours of the process, whatever it is asked: its event loop, and each listener's door by name."""
+
+    pulse: Pulse
+    doors: Mapping[str, Door]
+
+
 class Parts(Collector):
     """Reads the parts. The order here is the order of the page and of the README's table."""
 
@@ -62,14 +70,14 @@ class Parts(Collector):
         *,
         webhooks: Mapping[str, int],
         requests: Requests,
-        pulse: Pulse,
+        process: Process,
     ) -> None:
         self._heart = heart
         self._upstream = upstream
         self._store = store
         self._webhooks = webhooks
         self._requests = requests
-        self._pulse = pulse
+        self._process = process
 
     def collect(self) -> Iterator[Metric]:
         """Read every metric."""
@@ -86,6 +94,10 @@ class Parts(Collector):
         yield histogram("answer_age_seconds", "Age of the information in served answers.", checker.ages)
         yield counter(
             "policy_answers", "Checks answered by policy, knowing nothing.", ("policy",), checker.policy_answers
+        )
+        yield gauge("waiting_callers", "Callers who wait for a grant.", self._heart.vigil.waiting)
+        yield counter(
+            "waits_refused", "Callers answered at once as too many were waiting.", (), self._heart.vigil.refused
         )
         yield counter("http_requests", "Requests answered.", ("route", "status"), self._requests.counts)
 
@@ -140,7 +152,15 @@ class Parts(Collector):
         yield gauge("cache_bytes", "Memory used for them.", cache.bytes)
         yield gauge("cache_max_bytes", "Memory that may be used for them.", cache.max_bytes)
         yield counter("cache_evictions", "Customers forgotten for lack of memory.", (), cache.evictions)
-        yield gauge("event_loop_lag_seconds", "Time by which the event loop is late.", self._pulse.overdue())
+        connections = GaugeMetricFamily(f"{PREFIX}connections", "Open connections.", labels=("listener",))
+        for name, door in self._process.doors.items():
+            connections.add_metric((name,), len(door))
+        yield connections
+        closed = {(name, why): n for name, door in self._process.doors.items() for why, n in door.shown_out.items()}
+        yield counter(
+            "connections_closed", "Connections closed against the other side's will.", ("listener", "reason"), closed
+        )
+        yield gauge("event_loop_lag_seconds", "Time by which the event loop is late.", self._process.pulse.overdue())
         build = GaugeMetricFamily(f"{PREFIX}build_info", "Which version this is.", labels=("version", "python"))
         build.add_metric((__version__, platform.python_version()), 1)
         yield build

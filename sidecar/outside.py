@@ -1,15 +1,17 @@
 """What lies outside the process and must be had before anything is built: keys, token, signing secrets, sockets."""
 
+import logging
+import resource
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from sidecar.api.guards import read_token
-from sidecar.api.listening import bind
+from sidecar.api.listening import bind, remover
 from sidecar.errors import BadSettings
 from sidecar.kit.address import Address
 from sidecar.settings import Settings, check_webhook_secret, read_secrets
@@ -19,10 +21,21 @@ from sidecar.stripe.key import ApiKey
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
+OTHER_FILES = 256
+"""Descriptors kept for everything that is not a caller's connection: connections to Stripe, files, sockets."""
+
+FEWEST = 16
+"""Connections that a listener takes whatever the system says."""
+
 
 @dataclass(frozen=True)
 class Outside:
-    """All that was had; ``webhooks`` has sockets only when there is a secret to know Stripe by."""
+    """All that was had; ``webhooks`` has sockets only when there is a secret to know Stripe by.
+
+    ``connections`` is how many each listener may have.
+    """
 
     key: ApiKey
     token: str | None = field(repr=False)
@@ -31,6 +44,7 @@ class Outside:
     checks: list[socket.socket]
     ops: list[socket.socket]
     webhooks: list[socket.socket]
+    connections: int
 
 
 def outside(settings: Settings, stack: ExitStack) -> Outside:
@@ -49,6 +63,9 @@ def outside(settings: Settings, stack: ExitStack) -> Outside:
 
     def sockets(addresses: tuple[Address, ...]) -> list[socket.socket]:
         bound = [had(partial(bind, address)) for address in addresses]
+        for one in filter(None, bound):
+            if one.family == socket.AF_UNIX:
+                stack.callback(remover(one))
         return [stack.enter_context(one) for one in bound if one is not None]
 
     key = had(partial(read_key, settings))
@@ -60,7 +77,8 @@ def outside(settings: Settings, stack: ExitStack) -> Outside:
     webhooks = sockets(settings.webhook_listen) if secrets else []
     if key is None or seal is None or complaints:
         raise BadSettings(complaints)
-    return Outside(key, token, secrets, seal, checks, ops, webhooks)
+    connections = room_for(settings.max_connections, listeners=3 if webhooks else 2)
+    return Outside(key, token, secrets, seal, checks, ops, webhooks, connections)
 
 
 def read_key(settings: Settings) -> ApiKey:
@@ -113,3 +131,24 @@ def read_seal(file: Path | None) -> Seal:
     except (OSError, ValueError) as error:
         why = str(error.strerror if isinstance(error, OSError) else error)
     raise BadSettings([f"SIDECAR_STORE_KEY_FILE: {file}: {why}"])
+
+
+def room_for(wanted: int, *, listeners: int) -> int:
+    """Return how many connections each listener may have, ``wanted`` if the system lets us open as many files.
+
+    Few is a common default of that limit, for the sake of old programs, and may be raised by whoever knows better.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # where "unlimited" is a limit that nobody may have
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if soft == resource.RLIM_INFINITY else max(FEWEST, (soft - OTHER_FILES) // listeners)
+    found = min(wanted, most)
+    if found < wanted:
+        log.warning(
+            "max_connections is %d, but only %d files may be open (RLIMIT_NOFILE): each listener takes %d connections",
+            wanted,
+            soft,
+            found,
+        )
+    return found

@@ -151,6 +151,15 @@ class Settings(BaseModel):
     )
     """`Host` names that checks may be asked under (against DNS rebinding); `*` for any."""
 
+    max_connections: Annotated[int, Field(ge=1, le=10**6)] = 4096
+    """Connections that each listener takes; one more closes the one idle longest, or is refused when all are busy."""
+
+    drain_timeout: Annotated[Duration, Field(le=300)] = 5.0
+    """How long answers under way may take to finish once the process is told to end; then they are cut off."""
+
+    quit_endpoint: bool = False
+    """Take `POST /quitquitquit` on the ops listener for TERM: for jobs whose main container ends first."""
+
     fresh_for: Duration = 300.0
     """Up to this age an answer is fresh."""
 

@@ -2,24 +2,26 @@
 
 import asyncio
 import json
-import logging
 import os
+import resource
 import signal
 import socket
+import subprocess
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from click.testing import CliRunner, Result
 
 from sidecar import __version__
-from sidecar.cli import connection, main, set_up_logging
+from sidecar.cli import connection, main
 from sidecar.demo import FakeStripe, Fault
 from sidecar.kit.lifecycle import Phase
 from sidecar.settings import Settings
@@ -452,30 +454,184 @@ class TestTheRest:
         assert command("srve").exit_code == 2
 
 
-class TestLogging:
-    @pytest.fixture(autouse=True)
-    def _as_before(self) -> Iterator[None]:
-        """The root logger is everybody's: leave it as it was."""
-        root = logging.getLogger()
-        handlers, level = root.handlers[:], root.level
-        yield
-        root.handlers[:] = handlers
-        root.setLevel(level)
+class TestTheEnd:
+    """Of a real process, by signals and over real sockets."""
 
-    @pytest.mark.parametrize("form", ["json", "auto"])
-    def test_is_json_for_collectors(self, form: str, capsys: pytest.CaptureFixture[str]) -> None:
-        """A line per record, with what a call adds; `auto` chooses it where standard error is no terminal."""
-        set_up_logging("info", form)
-        logging.getLogger("sidecar.x").info("a line\nof %s", "two", extra={"request_id": "req_1"})
-        logging.getLogger("sidecar.x").debug("too little")
-        (line,) = capsys.readouterr().err.splitlines()
-        found = json.loads(line)
-        assert found.pop("time")
-        assert found == {"level": "INFO", "logger": "sidecar.x", "message": "a line\nof two", "request_id": "req_1"}
+    @pytest.mark.timeout(180)
+    async def test_term_is_never_lost(self, tmp_path: Path) -> None:
+        """Whenever it comes, from the moment the handler is there: status 0, no traceback, and no socket is left."""
+        turns = asyncio.Semaphore(4)
 
-    def test_is_text_for_people(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """Time, severity, message."""
-        set_up_logging("warning", "text")
-        logging.getLogger("sidecar.x").warning("a line")
-        logging.getLogger("sidecar.x").info("too little")
-        assert capsys.readouterr().err.endswith(" WARNING a line\n")
+        async def end_after(milliseconds: int) -> None:
+            environment = {"SIDECAR_LISTEN": f"unix:{tmp_path}/{milliseconds}", "SIDECAR_OPS_LISTEN": "127.0.0.1:0"}
+            async with turns, spawned("-m", "sidecar", "serve", STRIPE_API_KEY=KEY, **environment) as process:
+                await catching_term(process)
+                await asyncio.sleep(milliseconds / 1000)
+                process.terminate()
+                _, err = await process.communicate()
+            assert (milliseconds, process.returncode, b"Traceback" in err) == (milliseconds, 0, False)
+
+        await asyncio.gather(*map(end_after, range(0, 1200, 30)))
+        assert not list(tmp_path.iterdir())  # noqa: ASYNC240 -- a small folder
+
+    @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+    async def test_a_second_signal_does_not_wait(self, stripe: FakeStripe, upstream: str, second: int) -> None:
+        """While an answer is under way that takes long; the status says which signal it was."""
+        stripe.break_with(Fault.SLOW, delay=60)
+        knobs = {"SIDECAR_STRIPE_API_KEY": KEY, "SIDECAR_STRIPE_API_BASE": upstream}
+        async with serving("--drain-timeout", "5m", "--deadline", "1h", **knobs) as served, hanging(served, stripe):
+            served.process.terminate()
+            assert json.loads(await line_of(served.process))["message"].startswith("taking no webhooks")
+            assert json.loads(await line_of(served.process))["message"] == "shutting down"
+            assert await served.end(second) == (128 + second if second == signal.SIGTERM else 130)
+
+    @pytest.mark.parametrize("as_pid_1", [False, True])
+    async def test_a_second_signal_ends_a_loop_that_is_stuck(self, *, as_pid_1: bool) -> None:
+        """In Python code, where no handler of the loop's would be called; also as the first process of a container."""
+        prefix = ["unshare", "--pid", "--fork", "--kill-child"] if as_pid_1 else []
+        if as_pid_1 and subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:  # noqa: ASYNC221, S603 -- short, ours
+            pytest.skip("needs the right to make a PID namespace")
+        process = await asyncio.create_subprocess_exec(
+            *prefix, sys.executable, "-c", STUCK, cwd=ROOT, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+        )
+        try:
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"stuck\n"
+            inner = int(children_of(process.pid)[0]) if as_pid_1 else process.pid
+            for _ in range(2):
+                os.kill(inner, signal.SIGTERM)
+                await asyncio.sleep(0.2)
+            async with asyncio.timeout(15):
+                assert await process.wait() == 143
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+
+    async def test_answers_under_way_are_finished_and_idle_connections_are_not_waited_for(
+        self, stripe: FakeStripe, upstream: str
+    ) -> None:
+        """Ready no more, alive still, nobody else let in; those who wait for a grant or for changes are let go at once."""
+        stripe.break_with(Fault.SLOW, delay=1.5)
+        stripe.grant("cus_1", "a")
+        knobs = {"SIDECAR_STRIPE_API_KEY": KEY, "SIDECAR_STRIPE_API_BASE": upstream, "SIDECAR_EVENTS_POLL": "0"}
+        async with (
+            serving("--drain-timeout", "5m", "--deadline", "1m", **knobs) as served,
+            aiohttp.ClientSession() as session,
+            asyncio.TaskGroup() as group,
+        ):
+            checks, ops = (f"http://{address}" for address in served.addresses)
+            async with session.get(f"{ops}/startupz") as response:
+                assert response.status == 200
+            async with session.get(f"{checks}/nowhere") as response:  # and now it is idle
+                assert response.status == 404
+            changes = await session.get(f"{checks}/v1/changes")
+            waiting = group.create_task(status_of(session, f"{checks}/v1/customers/cus_2/entitlements/a?wait=30s"))
+            asking = group.create_task(status_of(session, f"{checks}/v1/customers/cus_1/entitlements/a"))
+            while stripe.count() < 2:
+                await asyncio.sleep(0.01)
+            served.process.terminate()
+            async with asyncio.timeout(10):
+                while (await status_of(session, f"{ops}/readyz"))[0] != 503:
+                    await asyncio.sleep(0.01)
+                assert (await status_of(session, f"{ops}/livez"))[0] == 200
+                with pytest.raises(aiohttp.ClientConnectionError):
+                    await session.get(f"{checks}/nowhere")
+                assert b"retry" in await changes.read()
+                assert (await asking)[0] == 200
+                assert b'"entitled":true' in (await asking)[1]
+                assert (await waiting)[0] == 200
+                _, err = await served.process.communicate()
+        assert served.process.returncode == 0
+        assert [json.loads(line)["message"] for line in err.splitlines()][-1] == "shutting down"
+
+    async def test_what_takes_too_long_is_cut_off(self, stripe: FakeStripe, upstream: str) -> None:
+        """The log says how many; the status is 0 all the same."""
+        stripe.break_with(Fault.SLOW, delay=60)
+        knobs = {"SIDECAR_STRIPE_API_KEY": KEY, "SIDECAR_STRIPE_API_BASE": upstream}
+        async with serving("--drain-timeout", "100ms", "--deadline", "1h", **knobs) as served, hanging(served, stripe):
+            assert await served.end(signal.SIGTERM) == 0
+        assert served.said[-1]["message"] == "cut off 1 connections whose answers were not done in time"
+
+    async def test_a_job_may_ask_for_it(self, stripe: FakeStripe, upstream: str) -> None:
+        """POST /quitquitquit is answered, and does what TERM does."""
+        knobs = {"SIDECAR_STRIPE_API_KEY": KEY, "SIDECAR_STRIPE_API_BASE": upstream, "SIDECAR_QUIT_ENDPOINT": "true"}
+        async with serving("--drain-timeout", "0", **knobs) as served, aiohttp.ClientSession() as session:
+            async with session.post(f"http://{served.addresses[1]}/quitquitquit") as response:
+                assert (response.status, await response.json()) == (200, {"ok": True})
+            async with asyncio.timeout(15):
+                assert await served.process.wait() == 0
+
+    async def test_running_out_of_descriptors_is_survived(self, stripe: FakeStripe, upstream: str) -> None:
+        """What cannot be accepted is dropped; those who are served go on, and there is no endless loop."""
+        stripe.grant("cus_1", "a")
+        async with serving(SIDECAR_STRIPE_API_KEY=KEY, SIDECAR_STRIPE_API_BASE=upstream) as served:
+            pid, (host, port) = served.process.pid, served.addresses[0].split(":")
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (60, 60))
+            peers = [socket.create_connection((host, int(port))) for _ in range(100)]
+            await asyncio.sleep(0.5)
+            before = cpu_of(pid)
+            await asyncio.sleep(1.0)
+            assert cpu_of(pid) - before < 0.5
+            for peer in peers:
+                peer.close()
+            async with asyncio.timeout(15):
+                while (await asked("check", "cus_1", "a", "--url", f"http://{host}:{port}")).exit_code:
+                    await asyncio.sleep(0.1)
+            assert await served.end(signal.SIGTERM) == 0
+
+
+STUCK = """
+import asyncio
+from sidecar.cli import run
+
+async def stuck(stop):
+    print("stuck", flush=True)
+    while True:
+        pass
+
+run(stuck)
+"""
+
+
+async def catching_term(process: Process) -> None:
+    """Wait until a process has a handler for TERM."""
+    status = Path(f"/proc/{process.pid}/status")
+    async with asyncio.timeout(15):
+        while True:
+            caught = next(line for line in status.read_text().splitlines() if line.startswith("SigCgt"))  # noqa: ASYNC240 -- no disk
+            if int(caught.split()[1], 16) & 1 << (signal.SIGTERM - 1):
+                return
+            await asyncio.sleep(0.002)
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def cpu_of(pid: int) -> float:
+    """Return the CPU time of a process in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def line_of(process: Process) -> bytes:
+    assert process.stderr is not None
+    return await process.stderr.readline()
+
+
+async def status_of(session: aiohttp.ClientSession, url: str) -> tuple[int, bytes]:
+    async with session.get(url) as response:
+        return response.status, await response.read()
+
+
+@asynccontextmanager
+async def hanging(served: Serving, stripe: FakeStripe) -> AsyncIterator[None]:
+    """Ask something that Stripe does not answer."""
+    host, port = served.addresses[0].split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /v1/customers/cus_1/entitlements/a HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    while not stripe.count("list"):
+        await asyncio.sleep(0.01)
+    yield
+    writer.transport.abort()

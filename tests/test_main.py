@@ -2,6 +2,7 @@
 
 import runpy
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +12,21 @@ import pytest
 from sidecar import __version__
 from sidecar.__main__ import main
 
-MAIN = Path(__file__).resolve().parents[1] / "sidecar" / "__main__.py"
+ROOT = Path(__file__).resolve().parents[1]
+MAIN = ROOT / "sidecar" / "__main__.py"
 
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     """Arguments and handlers are the process's: leave them as they were."""
-    arguments, handler = sys.argv[:], signal.getsignal(signal.SIGTERM)
+    arguments, handlers = (
+        sys.argv[:],
+        [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)],
+    )
     yield
     sys.argv[:] = arguments
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers:
+        signal.signal(number, handler)
 
 
 def test_runs_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,12 +47,28 @@ def test_runs_as_a_program(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
-@pytest.mark.parametrize(("command", "status"), [("serve", 0), ("demo", 0), ("version", 143), ("check", 143)])
-def test_a_term_before_the_loop_runs(command: str, status: int) -> None:
+EARLY = """
+import signal, sys
+from sidecar.__main__ import main
+try:
+    main()
+except SystemExit:
+    signal.raise_signal(getattr(signal, sys.argv.pop()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "number", "status"),
+    [
+        ("serve", "SIGTERM", 0),
+        ("serve", "SIGINT", 0),
+        ("demo", "SIGTERM", 0),
+        ("version", "SIGTERM", 143),
+        ("check", "SIGINT", 130),
+    ],
+)
+def test_a_signal_before_the_loop_runs(command: str, number: str, status: int) -> None:
     """The handler is there before anything that takes time: a server ends well, a question has no answer."""
-    sys.argv[:] = ["sidecar", command, "--help"]
-    with pytest.raises(SystemExit):
-        main()
-    with pytest.raises(SystemExit) as caught:
-        signal.raise_signal(signal.SIGTERM)
-    assert caught.value.code == status
+    arguments = [sys.executable, "-c", EARLY, command, "--help", number]
+    ended = subprocess.run(arguments, cwd=ROOT, capture_output=True, check=False)  # noqa: S603 -- ours
+    assert (ended.returncode, ended.stderr) == (status, b"")

@@ -1,6 +1,7 @@
 """What lies outside the process: all of it is had, or everything that is missing is said at once."""
 
 import socket
+import subprocess
 import sys
 from base64 import b64encode
 from collections.abc import Iterator
@@ -11,11 +12,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from sidecar.api.listening import bind
 from sidecar.errors import BadSettings
+from sidecar.kit.address import Address
 from sidecar.outside import Outside, outside
 from sidecar.stores.codec import Sealed
 from tests.fakes import KEY, SECRET, settings_for
 
+ROOT = Path(__file__).resolve().parents[1]
 NOWHERE = "http://127.0.0.1:9"
 OTHER = "whsec_TheOneBeforeTheRotation"
 
@@ -233,3 +237,54 @@ def test_an_address_of_webhooks_is_only_wanted_with_a_secret() -> None:
             assert had(stack, webhook_listen=address).webhooks == []
         (complaint,) = complaints(webhook_listen=address, webhook_secret=SECRET)
     assert complaint == f"{address} cannot be listened on: Address already in use"
+
+
+class TestConnections:
+    @pytest.mark.parametrize(
+        ("hard", "wanted", "listeners", "found"),
+        [(10_000, 4096, 2, 4096), (5000, 4096, 2, 2372), (5000, 4096, 3, 1581), (100, 4096, 2, 16), (100, 5, 2, 5)],
+    )
+    def test_are_as_many_as_files_may_be_open(self, hard: int, wanted: int, listeners: int, found: int) -> None:
+        """The soft limit is raised to the hard one; where that is not enough, a warning says so."""
+        program = ROOM.format(hard=hard, wanted=wanted, listeners=listeners)
+        ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603 -- ours
+        assert ended.stdout == f"{found} {hard}\n"
+        assert ended.stderr.count("RLIMIT_NOFILE") == (found < wanted)
+
+    def test_are_bounded_for_each_listener(self, stack: ExitStack) -> None:
+        """By the setting."""
+        assert had(stack, max_connections=7).connections == 7
+
+
+ROOM = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, {hard}))
+from sidecar.outside import room_for
+print(room_for({wanted}, listeners={listeners}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+
+
+class TestUnixSockets:
+    def test_are_removed_in_the_end(self, tmp_path: Path) -> None:
+        """Also when something else could not be had."""
+        listen = f"unix:{tmp_path}/a,unix:{tmp_path}/b"
+        with ExitStack() as stack:
+            had(stack, listen=listen)
+            assert len(list(tmp_path.iterdir())) == 2
+        assert not list(tmp_path.iterdir())
+        complaints(listen=listen, local_token_file=tmp_path / "nowhere")
+        assert not list(tmp_path.iterdir())
+
+    def test_that_are_anothers_by_now_stay(self, tmp_path: Path) -> None:
+        """A process that takes over binds the same path before this one has ended."""
+        path = tmp_path / "s"
+        with ExitStack() as stack:
+            had(stack, listen=f"unix:{path}")
+            path.unlink()
+            successor = stack.enter_context(bind(Address("", 0, str(path))))
+        assert path.is_socket()
+        assert successor.fileno() == -1
+        with ExitStack() as stack:
+            had(stack, listen=f"unix:{path}")
+            path.unlink()
+        assert not path.exists()

@@ -9,6 +9,8 @@ ops        health, status and metrics, on a listener of its own
 questions  what a caller may say, and how it is refused
 answers    decisions and lists as JSON and headers
 problems   errors as problem+json (RFC 9457), or in Stripe's words
+request_ids  what a caller calls its request: given back, and logged
 guards     who may ask: Host, token, size of the head
-listening  sockets, bound early and served late; refusals of what is not HTTP
+listening  sockets, bound early, served late, and drained in the end
+connections  how slow they may be, how many there may be; refusals of what is not HTTP
 """

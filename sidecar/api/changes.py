@@ -5,6 +5,7 @@ a connection breaks, the id that the client comes back with loses nothing.
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
@@ -12,7 +13,10 @@ from aiohttp import web
 
 from sidecar.api import answers
 from sidecar.api.questions import parameters
+from sidecar.api.request_ids import HEADER
 from sidecar.core.changes import Change, Changes
+from sidecar.errors import Refused
+from sidecar.kit.request_id import request_id
 
 CHANGES: Final = "/v1/changes"
 
@@ -24,11 +28,12 @@ COMMENT: Final = b":\n\n"
 
 
 class ChangeStream:
-    """The handler. After ``heartbeat`` seconds without a change a comment is sent."""
+    """The handler. After ``heartbeat`` seconds without a change a comment is sent; at ``most`` so many may read."""
 
-    def __init__(self, changes: Changes, *, heartbeat: float = 15.0) -> None:
+    def __init__(self, changes: Changes, *, heartbeat: float = 15.0, most: int = 1000) -> None:
         self._changes = changes
         self._heartbeat = heartbeat
+        self._most = most
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of this surface."""
@@ -41,17 +46,18 @@ class ChangeStream:
         a 200: after any other status an ``EventSource`` would not come back.
         """
         parameters(request)
+        if self._changes.subscribers >= self._most:
+            raise Refused("too_many_subscribers", f"{self._most} readers are served already", status=503)
         headers = answers.no_store()
         headers["Content-Type"] = "text/event-stream"
+        if (caller_says := request_id.get()) is not None:
+            headers[HEADER] = caller_says  # it is too late for that when the stream ends
         headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
         response = web.StreamResponse(headers=headers)
-        try:
+        with self._changes.subscribed(), suppress(ConnectionError):  # the client left, as all do in the end
             await response.prepare(request)
             if request.method != "HEAD":
-                with self._changes.subscribed():
-                    await self._send(response, last_seen(request))
-        except ConnectionResetError:
-            pass  # the client left, as all do in the end
+                await self._send(response, last_seen(request))
         return response
 
     async def _send(self, response: web.StreamResponse, last_event_id: str | None) -> None:

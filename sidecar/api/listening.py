@@ -1,62 +1,25 @@
-"""Sockets, bound early and served late; refusals of what is not HTTP."""
+"""Sockets, bound early, served late, and drained in the end."""
 
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import BadHttpMessage, InvalidURLError, LineTooLong
 
-from sidecar.api.problems import problem
+from sidecar.api.connections import Connection, Patience
 from sidecar.errors import BadSettings
 from sidecar.kit.address import Address
+from sidecar.kit.door import Door
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 
-LIMITS: dict[str, Any] = {
-    "keepalive_timeout": 75.0,  # longer than common clients' pools keep a connection, so that they close it, not we
-    "max_line_size": 16 << 10,
-    "max_field_size": 16 << 10,
-    "max_headers": 64,
-    "lingering_time": 2.0,
-    "auto_decompress": False,  # a small body must not become a large one
-    "access_log": None,
-}
-
-
-class Protocol(web.RequestHandler):
-    """aiohttp's protocol, but what cannot be parsed is refused with a problem document that echoes nothing."""
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Return the answer to what is not a request."""
-        if status >= 500:
-            return super().handle_error(request, status, exc, message)
-        log.debug("refused what is not HTTP: %s", type(exc).__name__)
-        match exc:
-            case LineTooLong():
-                response = problem(431, "head_too_large", "a line of the request's head is longer than 16384 bytes")
-            case BadHttpMessage() if "Too many headers" in exc.message:
-                response = problem(
-                    431, "head_too_large", f"the request has more than {LIMITS['max_headers']} header fields"
-                )
-            case InvalidURLError():
-                response = problem(
-                    400, "malformed_request", "the path may have ASCII characters only; percent-encode others"
-                )
-            case _:
-                response = problem(400, "malformed_request", "this is not a request of HTTP/1.1")
-        response.force_close()
-        return response
+MOMENT = 0.01
+"""Seconds in which the event loop comes round several times."""
 
 
 def bind(address: Address) -> socket.socket:
@@ -118,12 +81,37 @@ def named(bound: socket.socket) -> str:
     return str(Address(host, port))
 
 
-class Site(web.BaseSite):
-    """One socket, served by an application."""
+def remover(bound: socket.socket) -> Callable[[], None]:
+    """Return what removes the file of a unix socket that was just bound, unless another process has replaced it."""
+    path = Path(bound.getsockname())
+    ours = identity(path)
 
-    def __init__(self, runner: web.AppRunner, bound: socket.socket) -> None:
+    def remove() -> None:
+        if identity(path) == ours:
+            path.unlink(missing_ok=True)
+
+    return remove
+
+
+def identity(path: Path) -> tuple[int, ...] | None:
+    """Return what tells a file from one that takes its place, which may well get the same inode."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+class Site(web.BaseSite):
+    """One socket, served by an application to those who come through ``door``."""
+
+    def __init__(
+        self, runner: web.AppRunner, bound: socket.socket, door: Door, patience: Patience | None = None
+    ) -> None:
         super().__init__(runner, backlog=BACKLOG)
         self._bound = bound
+        self._door = door
+        self._patience = patience or Patience()
 
     @property
     def name(self) -> str:
@@ -137,10 +125,53 @@ class Site(web.BaseSite):
         if server is None:
             raise RuntimeError("the runner is set up before its sites start")
 
-        def protocol() -> Protocol:
-            return Protocol(server, loop=loop, **LIMITS)
+        def connection() -> Connection:
+            return Connection(server, self._door, self._patience, loop=loop)
 
         if self._bound.family == socket.AF_UNIX:
-            self._server = await loop.create_unix_server(protocol, sock=self._bound, backlog=self._backlog)
+            self._server = await loop.create_unix_server(connection, sock=self._bound, backlog=self._backlog)
         else:
-            self._server = await loop.create_server(protocol, sock=self._bound, backlog=self._backlog)
+            self._server = await loop.create_server(connection, sock=self._bound, backlog=self._backlog)
+
+
+class Served:
+    """An application on its sockets, from ``open`` to ``drain`` and ``close``."""
+
+    def __init__(self, app: web.Application, door: Door, patience: Patience | None = None) -> None:
+        self._runner = web.AppRunner(app, shutdown_timeout=MOMENT)
+        self._door = door
+        self._patience = patience
+
+    async def open(self, sockets: list[socket.socket]) -> None:
+        """Begin to answer on ``sockets``."""
+        await self._runner.setup()
+        for bound in sockets:
+            await Site(self._runner, bound, self._door, self._patience).start()
+
+    async def drain(self, until: float) -> None:
+        """Let nobody in, close what is idle, end what only waits, and give answers under way time ``until`` then.
+
+        ``until`` is in the loop's time. What is not done by then is cut off, and the log is told how many that were.
+        """
+        await asyncio.sleep(0)  # else asyncio would lose a connection that it has accepted but not yet made
+        for site in self._runner.sites:
+            await site.stop()
+        server = self._runner.server
+        if server is None:
+            raise RuntimeError("what is drained was opened")
+        await asyncio.sleep(MOMENT)  # who came a moment ago is let in, and its request begins to be handled
+        self._door.shut()
+        server.pre_shutdown()
+        await self._runner.shutdown()
+        try:
+            async with asyncio.timeout_at(until):
+                await server.shutdown(None)
+                await self._door.emptied()
+        except TimeoutError:
+            log.warning("cut off %d connections whose answers were not done in time", len(self._door))
+            await server.shutdown(MOMENT)  # 0 would mean for ever
+            self._door.clear()
+
+    async def close(self) -> None:
+        """Close what is left and clean up; without ``drain`` before, this is an end in haste."""
+        await self._runner.cleanup()

@@ -15,6 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from sidecar import __version__
 from sidecar.api import answers
 from sidecar.core.heart import Heart
+from sidecar.errors import Malformed, NotAllowed
 from sidecar.kit.clock import Clock
 from sidecar.kit.lifecycle import Lifecycle, Phase
 from sidecar.kit.pulse import Pulse
@@ -74,6 +75,32 @@ class Ops:
 
     def _phase(self) -> dict[str, Any]:
         return {"phase": self._lifecycle.phase.name.lower(), "since": answers.moment(self._lifecycle.since)}
+
+
+class Quit:
+    """The handler that ends the process, for jobs whose other containers end first; ``stop`` does what TERM does."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the route."""
+        return [web.post("/quitquitquit", self.quit)]
+
+    async def quit(self, request: web.Request) -> web.StreamResponse:
+        """Answer, then let the process end.
+
+        A browser can be made to send this by any page, but not without saying where that page is from (``Origin``).
+        """
+        if "Origin" in request.headers:
+            raise NotAllowed("origin_not_allowed", "Origin: browsers may not ask for this")
+        if request.body_exists:
+            raise Malformed("body", "must be empty")
+        response = answers.json({"ok": True}, answers.no_store())
+        await response.prepare(request)
+        await response.write_eof()
+        self._stop()
+        return response
 
 
 def verdict(good: bool, **why: Any) -> web.Response:  # noqa: FBT001 -- the one thing it says

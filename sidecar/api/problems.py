@@ -21,6 +21,7 @@ from sidecar.errors import (
     Throttled,
     UnknownCustomer,
 )
+from sidecar.kit.request_id import request_id
 from sidecar.stripe import render
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ TITLES = {
     "deadline": "Stripe did not answer in time",
     "expectation_failed": "The expectation cannot be met",
     "head_too_large": "The request's head is too large",
+    "head_too_slow": "The request's head did not arrive in time",
     "host_not_allowed": "This Host is not served here",
     "internal": "The sidecar has a defect",
     "key_rejected": "Stripe rejects the API key",
@@ -42,12 +44,15 @@ TITLES = {
     "no_signature": "The signature is missing",
     "not_cached": "Nothing acceptable is in memory",
     "not_found": "There is nothing at this path",
+    "origin_not_allowed": "Browsers may not ask for this",
     "over_budget": "The budget of requests to Stripe is used up",
     "permission_missing": "The API key lacks a permission",
     "request_rejected": "Stripe refused the request",
     "signature_too_old": "The signature is too old",
     "throttled": "Stripe limits the rate of requests",
     "too_many_checks": "Too many checks in one request",
+    "too_many_connections": "Too many connections",
+    "too_many_subscribers": "Too many readers of the stream of changes",
     "too_old": "What is in memory is older than the request accepts",
     "unauthorized": "The token is missing or wrong",
     "unknown_customer": "Stripe knows no such customer",
@@ -70,6 +75,9 @@ def problem(status: int, code: str, detail: str, **more: Any) -> web.Response:
         "code": code,
         **more,
     }
+    caller_says = request_id.get()
+    if caller_says is not None:
+        members["request_id"] = caller_says
     headers = CIMultiDict({"Cache-Control": "no-store"})
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = "1"

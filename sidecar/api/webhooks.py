@@ -6,7 +6,6 @@ marked before it is sent, and Stripe delivers anew, for days, what was not answe
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from math import inf
 
 from aiohttp import web
 
@@ -38,9 +37,6 @@ OUTCOMES = (
 )
 """What can become of a request, as metrics count it; ``malformed`` was signed by Stripe and is still no event."""
 
-SAY_AGAIN_AFTER = 60.0
-"""Seconds between two lines in the log about the same outcome: anyone can provoke most of them."""
-
 
 class Webhooks:
     """The handler.
@@ -63,7 +59,6 @@ class Webhooks:
         self._hear = hear
         self._hurry = hurry
         self._clock = clock
-        self._said_at: dict[str, float] = {}
         self.outcomes = dict.fromkeys(OUTCOMES, 0)
 
     def routes(self) -> list[web.RouteDef]:
@@ -99,7 +94,7 @@ class Webhooks:
         """Do what a notification asks for, and return what it was."""
         if notification.livemode is not self._livemode:
             modes = ("live", "test") if notification.livemode else ("test", "live")
-            self._say("other_mode", "Stripe sent an event of %s mode, but the API key is of %s mode", *modes)
+            log.warning("Stripe sent an event of %s mode, but the API key is of %s mode", *modes)
             return "other_mode"
         if isinstance(notification, Thin):
             if notification.is_news:
@@ -111,13 +106,7 @@ class Webhooks:
 
     def _refuse(self, outcome: str, why: str) -> None:
         self.outcomes[outcome] += 1
-        self._say(outcome, "refused a webhook's request (%s): %s", outcome, why)
-
-    def _say(self, outcome: str, message: str, *values: str) -> None:
-        now = self._clock()
-        if now >= self._said_at.get(outcome, -inf) + SAY_AGAIN_AFTER:
-            self._said_at[outcome] = now
-            log.warning(message, *values)
+        log.warning("refused a webhook's request (%s): %s", outcome, why)
 
 
 def signature_of(request: web.BaseRequest) -> str | None:

@@ -110,10 +110,11 @@ class Checker:
 
         With ``wait``, an answer other than "entitled" is put off for up to so many seconds: until a look at Stripe, or
         news, shows that the customer is. In the end it is what the same question without waiting would be told. Who
-        wants an answer from memory only has nothing to wait for.
+        wants an answer from memory only has nothing to wait for, and who comes when too many wait already does not.
         """
         began = self._clock()
-        wait = 0.0 if wishes.only_if_cached else wait
+        if wait and (wishes.only_if_cached or not self._vigil.has_room()):
+            wait = 0.0
         decision = await self._decide(customer, lookup_key, wishes, self.freshness.deadline)
         while (
             self._vigil.goes_on

@@ -17,12 +17,19 @@ SPACING = 1.0
 """Seconds between two requests for one customer."""
 
 
-class Vigil:
-    """Looks that are shared by all who wait for the same customer."""
+MOST_CALLERS = 10_000
+"""Callers who may wait at once; each costs a connection and a task."""
 
-    def __init__(self, refresher: Refresher, *, tasks: Tasks, clock: Clock) -> None:
+
+class Vigil:
+    """Looks that are shared by all who wait for the same customer; ``refused`` counts who was not let wait."""
+
+    def __init__(self, refresher: Refresher, *, tasks: Tasks, clock: Clock, most: int = MOST_CALLERS) -> None:
         self._refresher = refresher
         self._clock = clock
+        self._most = most
+        self.waiting = 0
+        self.refused = 0
         self.goes_on = True
         self._looks = SingleFlight(self._look, tasks)
         self._watching: Counter[Customer] = Counter()
@@ -30,12 +37,21 @@ class Vigil:
     def __len__(self) -> int:
         return len(self._looks)
 
+    def has_room(self) -> bool:
+        """Tell whether one more may wait, and count one who may not."""
+        if self.waiting < self._most:
+            return True
+        self.refused += 1
+        return False
+
     async def look(self, customer: Customer) -> None:
         """Return once the customer's list was read again, or could not be. Leaving does not disturb the others."""
         self._watching[customer] += 1
+        self.waiting += 1
         try:
             await asyncio.shield(self._looks.join(customer))
         finally:
+            self.waiting -= 1
             self._watching[customer] -= 1
             if not self._watching[customer]:
                 del self._watching[customer]

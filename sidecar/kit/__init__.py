@@ -2,10 +2,12 @@
 
 address       where a listener listens
 clock         what time it is: wall time that never jumps
+door          how many may be inside, and who leaves when one more comes
 duration      30s, 5m, 24h
 lifecycle     starting, serving, draining
 limiter       a token bucket with a bounded queue
 pulse         how late the event loop runs
+request_id    what its caller calls the request that is being handled
 singleflight  many askers, one piece of work
 tally         a histogram of plain integers
 tasks         one-off tasks that neither get lost nor die in silence

@@ -98,7 +98,6 @@ class StripeClient:
         self._manners = manners
         self._limiter = limiter
         self._clock = clock
-        self._wrong_mode_said_at: float | None = None
 
     async def fetch(self, customer: Customer, flight: Flight) -> Snapshot:
         """Read the complete list of ``customer``, writing the flight's log.
@@ -116,7 +115,8 @@ class StripeClient:
             except CursorVanished as vanished:
                 last = vanished
             except UnknownCustomer as unknown:
-                self._mind_the_mode(unknown)
+                if unknown.code == "wrong_mode":
+                    log.warning("the API key is of another mode than a customer it is asked about: %s", unknown.message)
                 return Snapshot(
                     customer, flight.exchanges[-1].asked_at, unknown=Unknown(unknown.status, unknown.message)
                 )  # frames are heavy
@@ -284,14 +284,6 @@ class StripeClient:
 
     def _repeated(self, operation: str) -> None:
         self.requests[operation, "unreachable"] += 1
-
-    def _mind_the_mode(self, unknown: UnknownCustomer) -> None:
-        """Say loudly, once a minute, that a customer of the other mode was asked about: one of both is misconfigured."""
-        now = self._clock()
-        recently = self._wrong_mode_said_at is not None and now - self._wrong_mode_said_at < 60
-        if unknown.code == "wrong_mode" and not recently:
-            self._wrong_mode_said_at = now
-            log.warning("the API key is of another mode than a customer it is asked about: %s", unknown.message)
 
 
 def read_answer(answer: Answer) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Health:
         self.last_failure = Failure(self._clock(), error.code, error.detail, error.status, error.request_id)
         if self.state != error.code:
             said = (self._what, error.code, error.detail, self._without)
-            log.warning("reading %s from Stripe fails (%s): %s%s", *said, extra={"request_id": error.request_id})
+            log.warning("reading %s from Stripe fails (%s): %s%s", *said, extra={"stripe_request_id": error.request_id})
             self._turn(error.code)
 
     def _turn(self, state: str) -> None:

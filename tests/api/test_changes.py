@@ -151,19 +151,19 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    *outer: Middleware, heartbeat: float = 60.0, size: int = 100, grace: float = 5.0, **options: Any
+    *outer: Middleware, heartbeat: float = 60.0, size: int = 100, most: int = 1000, **options: Any
 ) -> AsyncIterator[Served]:
-    """Serve on a socket whose buffers are small; what is still open afterwards is cut off after ``grace`` seconds."""
+    """Serve on a socket whose buffers are small; what is still open afterwards is cut off after 5 seconds."""
     changes = Changes(size=size, boot="b00t")
 
     async def ended(_: web.Application) -> None:
         changes.close()
 
     app = web.Application(middlewares=[*outer, problems])
-    stream = ChangeStream(changes, heartbeat=heartbeat)
+    stream = ChangeStream(changes, heartbeat=heartbeat, most=most)
     app.add_routes(stream.routes())
     app.on_shutdown.append(ended)
-    runner = web.AppRunner(app, shutdown_timeout=grace, **options)
+    runner = web.AppRunner(app, **{"shutdown_timeout": 5.0, **options})
     await runner.setup()
     bound = socket.create_server(("127.0.0.1", 0))  # the site closes it
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -430,3 +430,19 @@ class TestEnds:
                 await reader.opened()
             await served.nobody_reads()
         assert [type(end) for end in ends] == [asyncio.CancelledError]
+
+
+async def test_readers_are_bounded() -> None:
+    """One too many is told so, and is let in once another has left."""
+    async with serving(most=2, heartbeat=0.05) as served:
+        url = "http://{}:{}/v1/changes".format(*served.address)
+        first, _ = [await served.session.get(url) for _ in range(2)]
+        async with served.session.get(url) as refused:
+            assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+            assert (await refused.json(content_type=None))["code"] == "too_many_subscribers"
+        first.close()
+        async with asyncio.timeout(15):
+            while served.changes.subscribers == 2:
+                await asyncio.sleep(0.01)
+        async with served.session.get(url) as another:
+            assert another.status == 200

@@ -1,11 +1,18 @@
 """Health, status and metrics."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
+import aiohttp
+import pytest
+
+from sidecar.app import assembled, listening
 from sidecar.demo import FakeStripe, Fault
 from sidecar.errors import RequestRejected
 from sidecar.kit.lifecycle import Phase
-from tests.fakes import KEY, SECRET, Running, running
+from tests.fakes import KEY, SECRET, Running, running, settings_for
 
 
 async def test_health_does_not_depend_on_stripe(upstream: str, stripe: FakeStripe) -> None:
@@ -186,3 +193,52 @@ async def test_metrics_in_both_formats(sidecar: Running) -> None:
         assert response.headers["Content-Type"].startswith("application/openmetrics-text")
         assert (await response.text()).endswith("# EOF\n")
     assert KEY not in await sidecar.metrics()
+
+
+class TestQuit:
+    async def test_is_not_there_unless_wanted(self, sidecar: Running) -> None:
+        """Whoever reaches the listener could end the process."""
+        assert await posted(sidecar) == 404
+
+    async def test_answers_and_ends(self, upstream: str) -> None:
+        """In this order; only POST asks for it."""
+        async with quitting(upstream) as (session, url, stop):
+            async with session.get(url) as response:
+                assert (response.status, response.headers["Allow"]) == (405, "POST")
+            assert not stop.is_set()
+            async with session.post(url) as response:
+                assert (response.status, await response.json()) == (200, {"ok": True})
+            assert stop.is_set()
+
+    @pytest.mark.parametrize(
+        ("options", "status", "code"),
+        [
+            ({"headers": {"Origin": "https://evil.example"}}, 403, "origin_not_allowed"),
+            ({"headers": {"Origin": "null"}}, 403, "origin_not_allowed"),
+            ({"data": b"{}"}, 400, "malformed_body"),
+        ],
+        ids=range(3),
+    )
+    async def test_is_not_for_browsers(self, upstream: str, options: dict[str, Any], status: int, code: str) -> None:
+        """Any page can make one send a request to this host; it then says where the page is from."""
+        async with quitting(upstream) as (session, url, stop):
+            async with session.post(url, **options) as response:
+                assert (response.status, (await response.json(content_type=None))["code"]) == (status, code)
+            assert not stop.is_set()
+
+
+async def posted(sidecar: Running) -> int:
+    async with sidecar.session.post(f"{sidecar.ops_url}/quitquitquit") as response:
+        return response.status
+
+
+@asynccontextmanager
+async def quitting(upstream: str) -> AsyncIterator[tuple[aiohttp.ClientSession, str, asyncio.Event]]:
+    """Serve a sidecar that may be told to end; yield what is set then."""
+    stop = asyncio.Event()
+    async with (
+        assembled(settings_for(upstream, quit_endpoint=True), stop=stop.set) as sidecar,
+        listening(*sidecar.listeners),
+        aiohttp.ClientSession() as session,
+    ):
+        yield session, f"http://{sidecar.ops.addresses[0]}/quitquitquit", stop

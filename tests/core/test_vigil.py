@@ -497,3 +497,24 @@ class TestWait:
         house, answer = play(clock, story())
         assert answer.in_short == (True, Source.UPSTREAM, False, 3)
         assert pauses(house) == [1, 1, 1]
+
+
+def test_callers_who_wait_are_bounded(clock: FakeClock) -> None:
+    """One too many is answered at once, as without waiting, and counted."""
+
+    async def story() -> tuple[float, list[int], int]:
+        house = nothing_held(clock)
+        vigil, began = house.heart.vigil, clock()
+        vigil._most = 2
+        async with asyncio.TaskGroup() as group:
+            for _ in range(2):
+                _ = group.create_task(house.told(wait=5))
+            await asyncio.sleep(0.5)
+            counts = [vigil.waiting]
+            await house.told(wait=5)
+            took = clock() - began
+        return took, [*counts, vigil.waiting], vigil.refused
+
+    took, waiting, refused = play(clock, story())
+    assert took == pytest.approx(0.5)
+    assert (waiting, refused) == ([2, 0], 1)

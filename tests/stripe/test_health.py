@@ -48,7 +48,9 @@ def test_a_failure_is_said_once(health: Health, clock: FakeClock, said: pytest.L
         clock.advance(1)
         health.failed(Broken(f"failure {number}", status=500, request_id=f"req_{number}"))
     assert said.messages == ["reading entitlements from Stripe fails (broken): failure 0"]
-    assert [(record.levelname, record.__dict__["request_id"]) for record in said.records] == [("WARNING", "req_0")]
+    assert [(record.levelname, record.__dict__["stripe_request_id"]) for record in said.records] == [
+        ("WARNING", "req_0")
+    ]
     assert health.last_failure == Failure(clock.now, "broken", "failure 999", 500, "req_999")
     assert (health.state, health.since) == ("broken", clock.now - 999)
 
