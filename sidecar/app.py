@@ -40,6 +40,7 @@ from sidecar.kit.tasks import Tasks
 from sidecar.metrics import Parts, Requests, Upstream, registry
 from sidecar.model import Policy
 from sidecar.outside import outside
+from sidecar.rotation import Held, Rotation
 from sidecar.settings import Settings
 from sidecar.stripe.client import Manners, StripeClient
 from sidecar.stripe.feed import Ears, Feed, Pace
@@ -77,6 +78,7 @@ class Sidecar:
     heart: Heart
     client: StripeClient
     feed: Feed
+    rotation: Rotation
     metrics: CollectorRegistry
 
     @property
@@ -93,7 +95,7 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
     """
     clock = clock or steady_clock()
     async with AsyncExitStack() as stack:
-        had = outside(settings, stack.enter_context(ExitStack()))
+        had = outside(settings, stack.enter_context(ExitStack()), clock=clock)
 
         lifecycle, pulse = Lifecycle(clock), Pulse(clock)
         limiter = Limiter(
@@ -110,7 +112,7 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         heart = Heart.of(client.fetch, limiter.take_spare, rules, tasks=tasks, clock=clock)
         feed = feed_of(settings, client, heart, clock)
         webhooks = Webhooks(
-            had.webhook_secrets,
+            had.webhook_secrets.reveal,
             livemode=client.livemode,
             hear=partial(heart.news.hear, origin="webhook"),
             hurry=feed.hurry,
@@ -120,9 +122,9 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         requests = Requests()
         upstream = Upstream(client, feed, limiter)
         metrics = registry(
-            Parts(heart, upstream, webhooks=webhooks.outcomes, requests=requests, pulse=pulse),
+            Parts(heart, upstream, webhooks=webhooks.outcomes, requests=requests, pulse=pulse, secrets=had.rotation),
         )
-        ops = Ops(lifecycle, pulse, status_of(heart, upstream, clock), metrics)
+        ops = Ops(lifecycle, pulse, status_of(heart, upstream, had.rotation, clock), metrics)
 
         stream = ChangeStream(heart.changes)
         ways_in = [*Checks(heart).routes(), *Stripe(heart.checker, client).routes(), *stream.routes()]
@@ -132,13 +134,18 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
 
         yield Sidecar(
             lifecycle,
-            [pulse.beat, feed.run] if settings.events_poll else [pulse.beat],
+            [
+                pulse.beat,
+                *([feed.run] if settings.events_poll else []),
+                *([had.rotation.run] if had.rotation.files else []),
+            ],
             Listener(checks_app, had.checks),
             Listener(application(ops.routes(), [*counted, head_limit()]), had.ops),
             Listener(application(webhooks.routes(), [*counted, head_limit()]), had.webhooks),
             heart,
             client,
             feed,
+            had.rotation,
             metrics,
         )
 
@@ -191,10 +198,10 @@ def upstream_session() -> aiohttp.ClientSession:
     )
 
 
-def guards(settings: Settings, token: str | None) -> list[Middleware]:
+def guards(settings: Settings, token: Held[str] | None) -> list[Middleware]:
     """Return what a request for checks has to pass."""
     found = [head_limit(), host_guard(settings.allowed_hosts)]
-    return found if token is None else [*found, token_guard(token)]
+    return found if token is None else [*found, token_guard(token.reveal)]
 
 
 def application(routes: list[web.RouteDef], middlewares: list[Middleware]) -> web.Application:

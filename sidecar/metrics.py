@@ -20,6 +20,7 @@ from sidecar.core.heart import Heart
 from sidecar.kit.limiter import Limiter
 from sidecar.kit.pulse import Pulse
 from sidecar.kit.tally import Tally
+from sidecar.rotation import Rotation
 from sidecar.stripe.client import StripeClient
 from sidecar.stripe.feed import Feed
 
@@ -53,13 +54,21 @@ class Parts(Collector):
     """Reads the parts. The order here is the order of the page and of the README's table."""
 
     def __init__(
-        self, heart: Heart, upstream: Upstream, *, webhooks: Mapping[str, int], requests: Requests, pulse: Pulse
+        self,
+        heart: Heart,
+        upstream: Upstream,
+        *,
+        webhooks: Mapping[str, int],
+        requests: Requests,
+        pulse: Pulse,
+        secrets: Rotation,
     ) -> None:
         self._heart = heart
         self._upstream = upstream
         self._webhooks = webhooks
         self._requests = requests
         self._pulse = pulse
+        self._secrets = secrets
 
     def collect(self) -> Iterator[Metric]:
         """Read every metric."""
@@ -118,6 +127,7 @@ class Parts(Collector):
         yield gauge("cache_bytes", "Memory used for them.", cache.bytes)
         yield gauge("cache_max_bytes", "Memory that may be used for them.", cache.max_bytes)
         yield counter("cache_evictions", "Customers forgotten for lack of memory.", (), cache.evictions)
+        yield counter("secrets_reloaded", "Files with secrets read again.", ("secret", "outcome"), self._secrets.counts)
         yield gauge("event_loop_lag_seconds", "Time by which the event loop is late.", self._pulse.overdue())
         build = GaugeMetricFamily(f"{PREFIX}build_info", "Which version this is.", labels=("version", "python"))
         build.add_metric((__version__, platform.python_version()), 1)

@@ -107,7 +107,7 @@ class Settings(BaseModel):
     """Stripe API key; a restricted key that may read entitlements and events is enough. Also read from `STRIPE_API_KEY`."""
 
     stripe_api_key_file: Path | None = None
-    """File that holds the key instead; read again when Stripe rejects the key, so a rotated Secret is picked up."""
+    """File that holds the key instead; like the other files, read again when it changes, and when Stripe rejects the key."""
 
     stripe_api_base: str = "https://api.stripe.com"
     """Where Stripe's API is."""
@@ -300,6 +300,19 @@ def check_key(key: str) -> None:
         raise ValueError("is a publishable key (pk_…); a secret (sk_…) or restricted (rk_…) key is needed")
     if not re.fullmatch("[!-~]+", key):
         raise ValueError("is empty or has blanks or characters that no key has")
+
+
+def read_webhook_secrets(text: str) -> tuple[str, ...]:
+    """Return the signing secrets in a file's ``text``.
+
+    :raises ValueError: when there is none, or something else.
+    """
+    found = read_secrets(text)
+    for secret in found:
+        check_webhook_secret(secret)
+    if not found:
+        raise ValueError("is empty")
+    return found
 
 
 def check_webhook_secret(secret: str) -> None:

@@ -97,6 +97,15 @@ async def test_a_key_from_a_file(upstream: str, stripe: FakeStripe, tmp_path: Pa
     assert stripe.requests[0].headers["Authorization"] == f"Bearer {KEY}"
 
 
+async def test_secrets_in_files_are_looked_after(upstream: str, tmp_path: Path) -> None:
+    """By a loop that there is only with such files."""
+    (tmp_path / "token").write_text("local-token")
+    async with running(upstream) as sidecar:
+        assert sidecar.sidecar.rotation.run not in sidecar.sidecar.loops
+    async with running(upstream, local_token_file=tmp_path / "token") as sidecar:
+        assert sidecar.sidecar.rotation.run in sidecar.sidecar.loops
+
+
 async def test_replicas_share_the_budget(upstream: str) -> None:
     """Each of four replicas takes a quarter of rate and burst, but at least one request at once."""
     async with app.assembled(settings_for(upstream, rate=20, burst=2, replicas=4)) as sidecar:

@@ -19,6 +19,7 @@ from sidecar.kit.clock import Clock
 from sidecar.kit.lifecycle import Lifecycle, Phase
 from sidecar.kit.pulse import Pulse
 from sidecar.metrics import Upstream
+from sidecar.rotation import Rotation, SecretFile
 from sidecar.stripe.feed import Feed
 from sidecar.stripe.health import Health
 
@@ -79,7 +80,7 @@ def verdict(good: bool, **why: Any) -> web.Response:  # noqa: FBT001 -- the one 
     return answers.json({"ok": good, **why}, status=200 if good else 503)
 
 
-def status_of(heart: Heart, upstream: Upstream, clock: Clock) -> Callable[[], dict[str, Any]]:
+def status_of(heart: Heart, upstream: Upstream, secrets: Rotation, clock: Clock) -> Callable[[], dict[str, Any]]:
     """Return a function that reads the parts' state."""
     client, feed, limiter = upstream
     cache, refresher = heart.cache, heart.refresher
@@ -89,6 +90,7 @@ def status_of(heart: Heart, upstream: Upstream, clock: Clock) -> Callable[[], di
             "now": answers.moment(clock()),
             "stripe": say_health(client.health),
             "feed": say_feed(feed, heart),
+            "secrets": {file.secret: say_secret(file) for file in secrets.files},
             "cache": {
                 "customers": len(cache),
                 "bytes": cache.bytes,
@@ -106,6 +108,16 @@ def status_of(heart: Heart, upstream: Upstream, clock: Clock) -> Callable[[], di
         }
 
     return read
+
+
+def say_secret(file: SecretFile) -> dict[str, Any]:
+    """Return since when what is in a file is in use, and why it could not be used, if that ever was so."""
+    problem = None
+    if file.problem is not None:
+        at, why, solved_at = file.problem.at, file.problem.why, file.problem.solved_at
+        solved = None if solved_at is None else answers.moment(solved_at)
+        problem = {"at": answers.moment(at), "detail": why, "solved_at": solved}
+    return {"in_use_since": answers.moment(file.since), "last_problem": problem}
 
 
 def say_feed(feed: Feed, heart: Heart) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 Per page: attempts (stamina) × budget (limiter) × one request (transport).
 """
 
-import asyncio
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -261,7 +260,7 @@ class StripeClient:
             error.status, error.request_id = answer.status, request_id_in(answer.headers)
         if isinstance(error, KeyRejected):  # rotated meanwhile, by another flight or in the file?
             if used == self._key.reveal():
-                await asyncio.to_thread(self._key.reload)
+                await self._key.reload()
             error.retry = used != self._key.reveal()
         if flight is not None:
             flight.trouble = (type(error), error.detail)

@@ -765,7 +765,7 @@ class TestTheKey:
 
     @pytest.fixture
     def key(self, file: Path) -> ApiKey:
-        return ApiKey.from_file(file)
+        return ApiKey.from_file(file, clock=FakeClock())
 
     @pytest.fixture
     def shown(self, caplog: pytest.LogCaptureFixture) -> Iterator[Callable[..., None]]:
