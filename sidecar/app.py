@@ -44,6 +44,7 @@ from sidecar.rotation import Held, Rotation
 from sidecar.settings import Settings
 from sidecar.stripe.client import Manners, StripeClient
 from sidecar.stripe.feed import Ears, Feed, Pace
+from sidecar.stripe.keycheck import KeyCheck
 from sidecar.stripe.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -111,6 +112,9 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         rules = Rules(settings.freshness, policies, settings.cache_bytes, seed=secrets.randbits(32))
         heart = Heart.of(client.fetch, limiter.take_spare, rules, tasks=tasks, clock=clock)
         feed = feed_of(settings, client, heart, clock)
+        check = KeyCheck(client.probe, limiter.take_spare, client.health)
+        if had.key.file is not None:
+            had.key.file.then += check.again, feed.health.forget
         webhooks = Webhooks(
             had.webhook_secrets.reveal,
             livemode=client.livemode,
@@ -136,6 +140,7 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
             lifecycle,
             [
                 pulse.beat,
+                check.run,
                 *([feed.run] if settings.events_poll else []),
                 *([had.rotation.run] if had.rotation.files else []),
             ],

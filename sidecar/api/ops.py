@@ -20,6 +20,7 @@ from sidecar.kit.lifecycle import Lifecycle, Phase
 from sidecar.kit.pulse import Pulse
 from sidecar.metrics import Upstream
 from sidecar.rotation import Rotation, SecretFile
+from sidecar.stripe.client import StripeClient
 from sidecar.stripe.feed import Feed
 from sidecar.stripe.health import Health
 
@@ -90,6 +91,7 @@ def status_of(heart: Heart, upstream: Upstream, secrets: Rotation, clock: Clock)
             "now": answers.moment(clock()),
             "stripe": say_health(client.health),
             "feed": say_feed(feed, heart),
+            "key": say_key(client, feed),
             "secrets": {file.secret: say_secret(file) for file in secrets.files},
             "cache": {
                 "customers": len(cache),
@@ -108,6 +110,15 @@ def status_of(heart: Heart, upstream: Upstream, secrets: Rotation, clock: Clock)
         }
 
     return read
+
+
+MAY = {True: "granted", False: "missing", None: "unknown"}
+
+
+def say_key(client: StripeClient, feed: Feed) -> dict[str, Any]:
+    """Return the API key's mode, and what it may do as far as Stripe has shown."""
+    permissions = {health.needs: MAY[health.may_read] for health in (client.health, feed.health)}
+    return {"mode": "live" if client.livemode else "test", "permissions": permissions}
 
 
 def say_secret(file: SecretFile) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Per page: attempts (stamina) × budget (limiter) × one request (transport).
 import logging
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
@@ -50,6 +51,11 @@ QUEUE = 10.0
 """Seconds that a request may wait for the budget: at 20 requests/s two hundred customers, which is a cold start's
 crowd; those beyond are told at once."""
 
+WITHOUT = "until it works, what is not in memory is answered by policy"
+
+NOBODY = "cus_entitlement_sidecar_start_check"
+"""A customer that cannot exist: Stripe's ids have letters and digits only after ``cus_``. It shows in Stripe's log."""
+
 
 @dataclass(frozen=True, slots=True)
 class Manners:
@@ -89,7 +95,7 @@ class StripeClient:
     ) -> None:
         self.requests = {(operation, outcome): 0 for operation in OPERATIONS for outcome in OUTCOMES}
         self.durations = Tally((0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10))
-        self.health = Health(clock)
+        self.health = Health(clock, without=WITHOUT)
         self.livemode = key.livemode
         self.version = manners.version
         self._transport = transport
@@ -169,6 +175,17 @@ class StripeClient:
             with attempt:
                 return await self._ask(operation, url, account, read, flight=flight)
         raise AssertionError  # pragma: no cover -- the last attempt raises
+
+    async def probe(self) -> None:
+        """Ask once for the entitlements of nobody, a request that the budget has given already.
+
+        That Stripe knows no such customer shows that the key may read entitlements.
+
+        :raises UpstreamError: when it may not, or there is no answer.
+        """
+        url = URL(self._manners.base + LIST_PATH).with_query(customer=NOBODY, limit="1")
+        with suppress(UnknownCustomer):
+            _ = await self._ask("list", url, None, self._read_page, flight=Flight(self._clock(), prepaid=True))
 
     def _read_page(self, answer: Answer) -> Page:
         return read_page(read_answer(answer), livemode=self.livemode, asked_at=answer.asked_at)
