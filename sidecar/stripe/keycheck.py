@@ -4,14 +4,11 @@ Whether it may read events shows in the feed's first poll. What comes of both is
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from sidecar.errors import KeyRejected, PermissionMissing, RequestRejected, UpstreamError
 from sidecar.stripe.health import Health
-
-log = logging.getLogger(__name__)
 
 ANSWERS: Final = (KeyRejected, PermissionMissing, RequestRejected)
 """Failures that are an answer: asking again would bring the same."""
@@ -60,5 +57,4 @@ class KeyCheck:
             await self._probe()
         except UpstreamError as error:  # the health has said it
             return isinstance(error, ANSWERS) and not error.retry
-        log.info("Stripe accepts the API key, and it may read entitlements")
         return True

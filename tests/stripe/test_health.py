@@ -86,8 +86,10 @@ def test_a_missing_permission_is_named(clock: FakeClock, said: pytest.LogCapture
     health = Health(clock, what="events", needs="rak_event_read", without="until it works, nothing does")
     health.failed(PermissionMissing("You may not"))
     assert said.messages == [
-        "reading events from Stripe fails (permission_missing): You may not; "
-        "the key lacks the permission rak_event_read; until it works, nothing does"
+        (
+            "reading events from Stripe fails (permission_missing): You may not; "
+            "the key lacks the permission rak_event_read; until it works, nothing does"
+        )
     ]
 
 
