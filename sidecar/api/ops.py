@@ -84,7 +84,7 @@ def verdict(good: bool, **why: Any) -> web.Response:  # noqa: FBT001 -- the one 
 def status_of(heart: Heart, upstream: Upstream, secrets: Rotation, clock: Clock) -> Callable[[], dict[str, Any]]:
     """Return a function that reads the parts' state."""
     client, feed, limiter = upstream
-    cache, refresher = heart.cache, heart.refresher
+    cache, refresher, freshness = heart.cache, heart.refresher, heart.checker.freshness
 
     def read() -> dict[str, Any]:
         return {
@@ -93,6 +93,7 @@ def status_of(heart: Heart, upstream: Upstream, secrets: Rotation, clock: Clock)
             "feed": say_feed(feed, heart),
             "key": say_key(client, feed),
             "secrets": {file.secret: say_secret(file) for file in secrets.files},
+            "freshness": {"fresh_for": freshness.fresh_for, "stale_for": freshness.stale_for_by_glob},
             "cache": {
                 "customers": len(cache),
                 "bytes": cache.bytes,

@@ -7,8 +7,9 @@ them give the same decision.
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
-from fnmatch import fnmatchcase
+from functools import partial
 
+from sidecar.core import globs
 from sidecar.core.cache import Cache
 from sidecar.core.refresher import Refresher
 from sidecar.core.trust import Trust
@@ -39,14 +40,11 @@ MOST_ACCOUNTS = 100
 
 
 class Policies:
-    """What to answer for which lookup keys when nothing trustworthy is at hand; the first matching glob wins."""
+    """What to answer for which lookup keys when nothing trustworthy is at hand; ``deny`` where nothing is said."""
 
     def __init__(self, by_glob: dict[str, Policy]) -> None:
         self.by_glob = by_glob
-
-    def matching(self, lookup_key: str) -> Policy:
-        """Return the policy of the first glob that matches; ``deny`` when none does."""
-        return next((policy for glob, policy in self.by_glob.items() if fnmatchcase(lookup_key, glob)), Policy.DENY)
+        self.matching = globs.by_glob(by_glob, Policy.DENY)
 
 
 class Checker:
@@ -68,14 +66,17 @@ class Checker:
         self._trust = trust
         self._clock = clock
 
-    def glance(self, customer: Customer, wishes: Wishes = NO_WISHES) -> Finding | None:
-        """Return what memory may answer at once, starting a refresh when it is due; None when it may not answer."""
+    def glance(self, customer: Customer, wishes: Wishes = NO_WISHES, lookup_key: str | None = None) -> Finding | None:
+        """Return what memory may answer at once, starting a refresh when it is due; None when it may not answer.
+
+        How old that may be depends on the ``lookup_key``; without one, what is found must do for all of them.
+        """
         snapshot = self._cache.get(customer)
         if snapshot is None:
             return None
         now, as_of = self._clock(), self._trust.verified_at(snapshot)
         age = max(0.0, now - as_of)
-        fresh_for, stale_for = self._trust.bounds(snapshot)
+        fresh_for, stale_for = self._trust.bounds(snapshot, lookup_key)
         if age > wishes.oldest(fresh_for, stale_for):
             return None
         if snapshot.dirty is not None:
@@ -99,7 +100,7 @@ class Checker:
     def answer(self, customer: Customer, lookup_key: str, wishes: Wishes = NO_WISHES) -> Decision | None:
         """Answer one question from memory; None when memory may not answer it."""
         began = self._clock()
-        finding = self.glance(customer, wishes)
+        finding = self.glance(customer, wishes, lookup_key)
         return None if finding is None else self._count(decide(finding, lookup_key), began)
 
     async def check(
@@ -131,7 +132,8 @@ class Checker:
 
     async def _decide(self, customer: Customer, lookup_key: str, wishes: Wishes, within: float) -> Decision:
         try:
-            finding = self.glance(customer, wishes) or await self._learn(customer, wishes, within)
+            finding = self.glance(customer, wishes, lookup_key)
+            finding = finding or await self._learn(customer, wishes, within, lookup_key)
         except NoAnswer as missing:
             return decide_by_policy(customer, lookup_key, self._policy(lookup_key, wishes), missing)
         return decide(finding, lookup_key)
@@ -180,15 +182,16 @@ class Checker:
             return Policy.ERROR  # who sets a bound wants to know that it was missed
         return self.policies.matching(lookup_key)
 
-    async def _learn(self, customer: Customer, wishes: Wishes, within: float) -> Finding:
+    async def _learn(self, customer: Customer, wishes: Wishes, within: float, lookup_key: str | None = None) -> Finding:
         """Wait for a flight: ``within`` so many seconds when memory may not answer, ``dirty_wait`` when it is dirty."""
+        last_resort = partial(self._last_resort, customer, wishes, lookup_key)
         began, held, source = self._clock(), self._cache.get(customer), Source.MEMORY
         if wishes.only_if_cached:
             age = None if held is None else self._found(held, source).age
             raise NoAnswer("not_cached", "nothing in memory is as young as the request wants", age=age)
         if within <= 0:
-            return self._last_resort(customer, wishes, self._refresher.trouble(customer) or TimedOut("no time is left"))
-        oldest = wishes.oldest(*self._trust.bounds(held))
+            return last_resort(self._refresher.trouble(customer) or TimedOut("no time is left"))
+        oldest = wishes.oldest(*self._trust.bounds(held, lookup_key))
         try:
             async with asyncio.timeout(within):
                 if held is None or began - self._trust.verified_at(held) > oldest:
@@ -198,12 +201,12 @@ class Checker:
                     held, source = newer, Source.UPSTREAM
         except TimeoutError:
             late = self._refresher.trouble(customer) or TimedOut(f"Stripe did not answer within {within:g} s")
-            return self._last_resort(customer, wishes, late)
+            return last_resort(late)
         except UpstreamError as error:
-            return self._last_resort(customer, wishes, error)
+            return last_resort(error)
         finding = self._found(self._cache.get(customer) or held, source)
         if source is Source.MEMORY and finding.age > oldest:  # it was young enough before the wait
-            return self._last_resort(customer, wishes, TimedOut("nothing was learnt after the news in time"))
+            return last_resort(TimedOut("nothing was learnt after the news in time"))
         return finding
 
     async def _newer(self, held: Snapshot) -> Snapshot | None:
@@ -224,12 +227,12 @@ class Checker:
                 self._refresher.nudge(customer)
         return newer
 
-    def _last_resort(self, customer: Customer, wishes: Wishes, cause: UpstreamError) -> Finding:
+    def _last_resort(self, customer: Customer, wishes: Wishes, lookup_key: str | None, cause: UpstreamError) -> Finding:
         snapshot = self._cache.get(customer)
         if snapshot is None:
             raise NoAnswer(cause.code, str(cause), cause=cause)
         finding = self._found(snapshot, Source.MEMORY)
-        fresh_for, stale_for = self._trust.bounds(snapshot)
+        fresh_for, stale_for = self._trust.bounds(snapshot, lookup_key)
         if finding.age <= max(wishes.oldest(fresh_for, stale_for), wishes.oldest_on_error(fresh_for)):
             return replace(finding, stale=True)
         code = cause.code if wishes.max_age is None else "too_old"
