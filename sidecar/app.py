@@ -31,7 +31,7 @@ from sidecar.api.webhooks import Webhooks
 from sidecar.core.checker import Policies
 from sidecar.core.heart import Heart, Rules
 from sidecar.core.trust import AHEAD
-from sidecar.errors import UpstreamError
+from sidecar.errors import BadSettings, UpstreamError
 from sidecar.kit.clock import Clock, steady_clock
 from sidecar.kit.lifecycle import Lifecycle, Phase
 from sidecar.kit.limiter import Limiter
@@ -133,7 +133,8 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
         stream = ChangeStream(heart.changes)
         ways_in = [*Checks(heart).routes(), *Stripe(heart.checker, client).routes(), *stream.routes()]
         counted = [requests.middleware, problems]
-        checks_app = application(ways_in, [*counted, *guards(settings, had.token)])
+        traced = await traced_by(settings, heart, client, stack, clock)
+        checks_app = application(ways_in, [*traced, *counted, *guards(settings, had.token)])
         checks_app.on_shutdown.append(end_waiting(heart))
 
         yield Sidecar(
@@ -153,6 +154,27 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
             had.rotation,
             metrics,
         )
+
+
+async def traced_by(
+    settings: Settings, heart: Heart, client: StripeClient, stack: AsyncExitStack, clock: Clock
+) -> list[Middleware]:
+    """Have questions that leave memory traced, if that is wanted; return what has to see them come.
+
+    :raises BadSettings: when the libraries for it are not there.
+    """
+    if not settings.traces:
+        return []
+    try:
+        from sidecar.tracing import tracing_to_otlp  # noqa: PLC0415 -- an extra's, and slow to import
+    except ModuleNotFoundError as missing:
+        if not str(missing.name).startswith("opentelemetry"):
+            raise
+        raise BadSettings(["SIDECAR_TRACES: needs the extra otel: pip install 'entitlement-sidecar[otel]'"]) from None
+    tracing = tracing_to_otlp(clock)
+    stack.push_async_callback(tracing.close)
+    heart.checker.span = client.span = tracing.span
+    return [tracing.middleware]
 
 
 def end_waiting(heart: Heart) -> Callable[[web.Application], Awaitable[None]]:

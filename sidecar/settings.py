@@ -232,6 +232,9 @@ class Settings(BaseModel):
     max_pages: Annotated[int, Field(ge=1, le=10**6)] = 100
     """Pages of 100 entitlements that one customer's list may have."""
 
+    traces: bool = False
+    """Send OpenTelemetry traces of questions that leave memory, as the `OTEL_*` variables say; needs the extra `otel`."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged."""
 

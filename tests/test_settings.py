@@ -38,6 +38,7 @@ DEFAULTS = {
     "replicas": 1,
     "cache_bytes": 128 * 1024 * 1024,
     "max_pages": 100,
+    "traces": False,
     "log_level": "info",
     "log_format": "auto",
 }

@@ -5,7 +5,7 @@ them give the same decision.
 """
 
 import asyncio
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -17,6 +17,7 @@ from sidecar.core.vigil import Vigil
 from sidecar.core.wishes import NO_WISHES, Wishes
 from sidecar.errors import NoAnswer, TimedOut, UpstreamError
 from sidecar.kit.clock import Clock
+from sidecar.kit.spans import Span, Spans, no_span
 from sidecar.kit.tally import Tally
 from sidecar.model import (
     Customer,
@@ -60,6 +61,7 @@ class Checker:
         self.freshness = trust.freshness
         self.policies = policies
         self.accounts: set[str] = set()
+        self.span: Spans = no_span
         self._cache = cache
         self._refresher = refresher
         self._vigil = vigil
@@ -93,7 +95,11 @@ class Checker:
 
         :raises NoAnswer: when there is none.
         """
-        finding = self.glance(customer, wishes) or await self._learn(customer, wishes, self.freshness.deadline)
+        finding = self.glance(customer, wishes)
+        if finding is None:
+            with self._leaving(wishes) as span:
+                finding = await self._learn(customer, wishes, self.freshness.deadline)
+                span.attributes |= {"source": finding.source, "flight": self._last_outcome(customer)}
         self.ages.add(finding.age)
         return finding
 
@@ -114,12 +120,20 @@ class Checker:
         """
         began = self._clock()
         wait = 0.0 if wishes.only_if_cached else wait
-        decision = await self._decide(customer, lookup_key, wishes, self.freshness.deadline)
-        while (
-            self._vigil.goes_on
-            and decision.reason is not Reason.ENTITLED
-            and (left := began + wait - self._clock()) > 0
-        ):
+        finding = self.glance(customer, wishes, lookup_key)
+        decision = None if finding is None else decide(finding, lookup_key)
+        if decision is None or (wait and decision.reason is not Reason.ENTITLED):
+            with self._leaving(wishes) as span:
+                decision = decision or await self._learnt(customer, lookup_key, wishes, self.freshness.deadline)
+                decision = await self._grant(decision, wishes, began, began + wait)
+                span.attributes |= {"reason": decision.reason, "source": decision.source}
+                span.attributes["flight"] = self._last_outcome(customer)
+        return self._count(decision, began)
+
+    async def _grant(self, decision: Decision, wishes: Wishes, began: float, until: float) -> Decision:
+        """Wait for a better answer than ``decision``, if there is any to be had until then."""
+        customer, lookup_key = decision.customer, decision.lookup_key
+        while self._vigil.goes_on and decision.reason is not Reason.ENTITLED and (left := until - self._clock()) > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._vigil.look(customer)
@@ -127,13 +141,24 @@ class Checker:
             if seen is not None and seen.taken_at >= began:  # no caller can wish for more
                 decision = decide(self._found(seen, Source.UPSTREAM), lookup_key)
             else:
-                decision = await self._decide(customer, lookup_key, wishes, within=0.0)
-        return self._count(decision, began)
+                seen_at_once = self.glance(customer, wishes, lookup_key)
+                if seen_at_once is None:
+                    decision = await self._learnt(customer, lookup_key, wishes, within=0.0)
+                else:
+                    decision = decide(seen_at_once, lookup_key)
+        return decision
 
-    async def _decide(self, customer: Customer, lookup_key: str, wishes: Wishes, within: float) -> Decision:
+    def _leaving(self, wishes: Wishes) -> AbstractContextManager[Span]:
+        """Trace that the answer leaves memory, unless the caller does not want it to."""
+        return no_span(None) if wishes.only_if_cached else self.span(None)
+
+    def _last_outcome(self, customer: Customer) -> str:
+        flight = self._refresher.last_flight(customer)
+        return "none" if flight is None else flight.outcome or "under way"
+
+    async def _learnt(self, customer: Customer, lookup_key: str, wishes: Wishes, within: float) -> Decision:
         try:
-            finding = self.glance(customer, wishes, lookup_key)
-            finding = finding or await self._learn(customer, wishes, within, lookup_key)
+            finding = await self._learn(customer, wishes, within, lookup_key)
         except NoAnswer as missing:
             return decide_by_policy(customer, lookup_key, self._policy(lookup_key, wishes), missing)
         return decide(finding, lookup_key)
@@ -161,11 +186,13 @@ class Checker:
 
         :raises NoAnswer: when the flight came to nothing within the deadline.
         """
-        try:
-            finding = await self._learn(customer, Wishes(max_age=0.0), self.freshness.deadline)
-        except NoAnswer as missing:
-            code = missing.code if missing.cause is None else missing.cause.code
-            raise NoAnswer(code, missing.detail, age=missing.age, cause=missing.cause) from None
+        with self.span(None) as span:
+            try:
+                finding = await self._learn(customer, Wishes(max_age=0.0), self.freshness.deadline)
+            except NoAnswer as missing:
+                code = missing.code if missing.cause is None else missing.cause.code
+                raise NoAnswer(code, missing.detail, age=missing.age, cause=missing.cause) from None
+            span.attributes |= {"source": finding.source, "flight": self._last_outcome(customer)}
         self.ages.add(finding.age)
         return finding
 

@@ -7,6 +7,7 @@ lifecycle     starting, serving, draining
 limiter       a token bucket with a bounded queue
 pulse         how late the event loop runs
 singleflight  many askers, one piece of work
+spans         what a trace may say of a piece of work
 tally         a histogram of plain integers
 tasks         one-off tasks that neither get lost nor die in silence
 """

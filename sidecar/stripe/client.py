@@ -28,6 +28,7 @@ from sidecar.errors import (
 )
 from sidecar.kit.clock import Clock
 from sidecar.kit.limiter import Limiter
+from sidecar.kit.spans import Spans, no_span
 from sidecar.kit.tally import Tally
 from sidecar.model import Customer, Exchange, Flight, Snapshot, Unknown
 from sidecar.stripe.answers import date_in, read_json, refusal, request_id_in
@@ -98,6 +99,7 @@ class StripeClient:
         self.health = Health(clock, without=WITHOUT)
         self.livemode = key.livemode
         self.version = manners.version
+        self.span: Spans = no_span
         self._transport = transport
         self._key = key
         self._manners = manners
@@ -108,10 +110,21 @@ class StripeClient:
     async def fetch(self, customer: Customer, flight: Flight) -> Snapshot:
         """Read the complete list of ``customer``, writing the flight's log.
 
+        :raises UpstreamError: when no complete list could be read.
+        """
+        with self.span("fetch") as span:
+            try:
+                snapshot = await self._fetch(customer, flight)
+            finally:
+                span.attributes["pages"] = flight.pages
+            span.attributes["outcome"] = "landed" if snapshot.unknown is None else snapshot.unknown.code
+            return snapshot
+
+    async def _fetch(self, customer: Customer, flight: Flight) -> Snapshot:
+        """Read the list, however often it takes.
+
         A cursor that vanished starts the whole read again, a few times (Stripe: ``resource_missing`` with param
         ``starting_after``).
-
-        :raises UpstreamError: when no complete list could be read.
         """
         last: CursorVanished | None = None
         for _ in range(self._manners.restarts + 1):
@@ -197,12 +210,13 @@ class StripeClient:
         """
         url = URL(self._manners.base + path + (f"?{query}" if query else ""), encoded=True)
         ask = partial(self._ask, "relay", url, account, self._pass_on, within=within)
-        try:
+        with self.span(None):
+            try:
+                return await ask()
+            except KeyRejected as rejected:
+                if not rejected.retry:  # it was not rotated either
+                    raise
             return await ask()
-        except KeyRejected as rejected:
-            if not rejected.retry:  # it was not rotated either
-                raise
-        return await ask()
 
     def _pass_on(self, answer: Answer) -> Answer:
         """Return ``answer`` without secrets, unless it is none or says that our own key is not accepted."""
@@ -238,7 +252,7 @@ class StripeClient:
         if account is not None:
             headers["Stripe-Account"] = account
         try:
-            answer = await self._transport.get(url, headers, asked_at, repeated=partial(self._repeated, operation))
+            answer = await self._send(operation, url, headers, asked_at)
             result = read(answer)
         except SidecarError as error:
             self._count(operation, flight, asked_at, answer, error.code)
@@ -250,6 +264,18 @@ class StripeClient:
         if answer.status == HTTPStatus.OK:  # what is passed on may be an error
             self._answered(operation)
         return result
+
+    async def _send(self, operation: str, url: URL, headers: dict[str, str], asked_at: float) -> Answer:
+        with self.span(f"stripe {operation}") as span:
+            span.attributes |= {"http.request.method": "GET", "server.address": url.host or ""}
+            answer = await self._transport.get(
+                url, headers | span.headers, asked_at, repeated=partial(self._repeated, operation)
+            )
+            span.attributes |= {
+                "http.response.status_code": answer.status,
+                "stripe.request_id": request_id_in(answer.headers) or "",
+            }
+            return answer
 
     def _answered(self, operation: str) -> None:
         if operation != "events":  # they have a health of their own, the feed's
