@@ -65,7 +65,7 @@ COMPILE = uv pip compile pyproject.toml --universal --generate-hashes --no-emit-
   --custom-compile-command "make lock" --exclude-newer $$(date -u -d '7 days ago' +%F)
 
 lock: ## Renew the locked requirements (needs uv)
-	$(COMPILE) -o requirements.lock
+	$(COMPILE) --extra encryption -o requirements.lock
 	$(COMPILE) --group dev -o requirements-dev.lock
 
 clean: ## Remove what the other targets made

@@ -32,7 +32,7 @@ from sidecar.api.webhooks import Webhooks
 from sidecar.core.checker import Policies
 from sidecar.core.heart import Heart, Ports, Rules
 from sidecar.core.trust import AHEAD
-from sidecar.errors import UpstreamError
+from sidecar.errors import BadSettings, UpstreamError
 from sidecar.kit.clock import Clock, steady_clock
 from sidecar.kit.door import Door
 from sidecar.kit.lifecycle import Lifecycle, Phase
@@ -42,6 +42,7 @@ from sidecar.kit.tasks import Tasks
 from sidecar.metrics import Parts, Process, Requests, Upstream, registry
 from sidecar.model import Policy
 from sidecar.outside import Outside, outside
+from sidecar.rotation import Held, Rotation
 from sidecar.settings import Settings
 from sidecar.stores.codec import Codec
 from sidecar.stores.database import Database
@@ -49,6 +50,7 @@ from sidecar.stores.memory import Memory
 from sidecar.stores.sqlite import Sqlite
 from sidecar.stripe.client import Manners, StripeClient
 from sidecar.stripe.feed import Ears, Feed, Pace
+from sidecar.stripe.keycheck import KeyCheck
 from sidecar.stripe.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -83,6 +85,7 @@ class Sidecar:
     store: Memory | Sqlite
     client: StripeClient
     feed: Feed
+    rotation: Rotation
     metrics: CollectorRegistry
 
     @property
@@ -101,7 +104,7 @@ async def assembled(
     """
     clock = clock or steady_clock()
     async with AsyncExitStack() as stack:
-        had = outside(settings, stack.enter_context(ExitStack()))
+        had = outside(settings, stack.enter_context(ExitStack()), clock=clock)
 
         lifecycle, pulse = Lifecycle(clock), Pulse(clock)
         limiter = Limiter(
@@ -120,8 +123,11 @@ async def assembled(
         if isinstance(store, Sqlite):
             store.everything = heart.cache.snapshots
         feed = feed_of(settings, client, heart, clock)
+        check = KeyCheck(client.probe, limiter.take_spare, client.health)
+        if had.key.file is not None:
+            had.key.file.then += check.again, feed.health.forget
         webhooks = Webhooks(
-            had.webhook_secrets,
+            had.webhook_secrets.reveal,
             livemode=client.livemode,
             hear=partial(heart.news.keep, origin="webhook"),
             hurry=feed.hurry,
@@ -132,19 +138,32 @@ async def assembled(
         requests = Requests()
         upstream = Upstream(client, feed, limiter)
         metrics = registry(
-            Parts(heart, upstream, store, webhooks=webhooks.outcomes, requests=requests, process=Process(pulse, doors)),
+            Parts(
+                heart,
+                upstream,
+                store,
+                webhooks=webhooks.outcomes,
+                requests=requests,
+                process=Process(pulse, doors, had.rotation),
+            ),
         )
-        ops = Ops(lifecycle, pulse, status_of(heart, upstream, store, clock), metrics)
+        ops = Ops(lifecycle, pulse, status_of(heart, upstream, store, had.rotation, clock), metrics)
 
         stream = ChangeStream(heart.changes)
         ways_in = [*Checks(heart).routes(), *Stripe(heart.checker, client).routes(), *stream.routes()]
         counted = [identified, requests.middleware, problems]
-        checks_app = application(ways_in, [*counted, *guards(settings, had.token)])
+        traced = await traced_by(settings, heart, client, stack, clock)
+        checks_app = application(ways_in, [*traced, *counted, *guards(settings, had.token)])
         checks_app.on_shutdown.append(end_waiting(heart))
 
         yield Sidecar(
             lifecycle,
-            [pulse.beat, feed.run] if settings.events_poll else [pulse.beat],
+            [
+                pulse.beat,
+                check.run,
+                *([feed.run] if settings.events_poll else []),
+                *([had.rotation.run] if had.rotation.files else []),
+            ],
             Listener(checks_app, had.checks, doors["checks"]),
             Listener(
                 application([*ops.routes(), *quitting(settings, stop)], [*counted, head_limit()]), had.ops, doors["ops"]
@@ -154,6 +173,7 @@ async def assembled(
             store,
             client,
             feed,
+            had.rotation,
             metrics,
         )
 
@@ -173,6 +193,27 @@ async def opened_store(settings: Settings, had: Outside, stack: AsyncExitStack, 
     stack.push_async_callback(store.close)
     await store.open()
     return store
+
+
+async def traced_by(
+    settings: Settings, heart: Heart, client: StripeClient, stack: AsyncExitStack, clock: Clock
+) -> list[Middleware]:
+    """Have questions that leave memory traced, if that is wanted; return what has to see them come.
+
+    :raises BadSettings: when the libraries for it are not there.
+    """
+    if not settings.traces:
+        return []
+    try:
+        from sidecar.tracing import tracing_to_otlp  # noqa: PLC0415 -- an extra's, and slow to import
+    except ModuleNotFoundError as missing:
+        if not str(missing.name).startswith("opentelemetry"):
+            raise
+        raise BadSettings(["SIDECAR_TRACES: needs the extra otel: pip install 'entitlement-sidecar[otel]'"]) from None
+    tracing = tracing_to_otlp(clock)
+    stack.push_async_callback(tracing.close)
+    heart.checker.span = client.span = tracing.span
+    return [tracing.middleware]
 
 
 def end_waiting(heart: Heart) -> Callable[[web.Application], Awaitable[None]]:
@@ -226,10 +267,10 @@ def upstream_session() -> aiohttp.ClientSession:
     )
 
 
-def guards(settings: Settings, token: str | None) -> list[Middleware]:
+def guards(settings: Settings, token: Held[str] | None) -> list[Middleware]:
     """Return what a request for checks has to pass."""
     found = [head_limit(), host_guard(settings.allowed_hosts)]
-    return found if token is None else [*found, token_guard(token)]
+    return found if token is None else [*found, token_guard(token.reveal)]
 
 
 def application(routes: list[web.RouteDef], middlewares: list[Middleware]) -> web.Application:

@@ -21,6 +21,7 @@ from sidecar.kit.door import Door
 from sidecar.kit.limiter import Limiter
 from sidecar.kit.pulse import Pulse
 from sidecar.kit.tally import Tally
+from sidecar.rotation import Rotation
 from sidecar.stores.memory import Memory
 from sidecar.stores.sqlite import Sqlite
 from sidecar.stripe.client import StripeClient
@@ -53,10 +54,11 @@ class Upstream(NamedTuple):
 
 
 class Process(NamedTuple):
-    """What is ours of the process, whatever it is asked: its event loop, and each listener's door by name."""
+    """What is ours of the process, whatever it is asked: its event loop, each listener's door by name, its secrets."""
 
     pulse: Pulse
     doors: Mapping[str, Door]
+    secrets: Rotation
 
 
 class Parts(Collector):
@@ -160,6 +162,8 @@ class Parts(Collector):
         yield counter(
             "connections_closed", "Connections closed against the other side's will.", ("listener", "reason"), closed
         )
+        reloaded = self._process.secrets.counts
+        yield counter("secrets_reloaded", "Files with secrets read again.", ("secret", "outcome"), reloaded)
         yield gauge("event_loop_lag_seconds", "Time by which the event loop is late.", self._process.pulse.overdue())
         build = GaugeMetricFamily(f"{PREFIX}build_info", "Which version this is.", labels=("version", "python"))
         build.add_metric((__version__, platform.python_version()), 1)

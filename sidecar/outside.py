@@ -14,7 +14,9 @@ from sidecar.api.guards import read_token
 from sidecar.api.listening import bind, remover
 from sidecar.errors import BadSettings
 from sidecar.kit.address import Address
-from sidecar.settings import Settings, check_webhook_secret, read_secrets
+from sidecar.kit.clock import Clock
+from sidecar.rotation import Held, Rotation, SecretFile, opened
+from sidecar.settings import Settings, read_webhook_secrets
 from sidecar.stores.codec import Checksum, Seal, Sealed
 from sidecar.stores.codec import read_key as read_key_of_store
 from sidecar.stripe.key import ApiKey
@@ -34,20 +36,22 @@ FEWEST = 16
 class Outside:
     """All that was had; ``webhooks`` has sockets only when there is a secret to know Stripe by.
 
-    ``connections`` is how many each listener may have.
+    ``rotation`` looks after the files that key, token and secrets came from; ``connections`` is how many each listener
+    may have.
     """
 
     key: ApiKey
-    token: str | None = field(repr=False)
-    webhook_secrets: tuple[str, ...] = field(repr=False)
+    token: Held[str] | None
+    webhook_secrets: Held[tuple[str, ...]]
     seal: Seal
+    rotation: Rotation
     checks: list[socket.socket]
     ops: list[socket.socket]
     webhooks: list[socket.socket]
     connections: int
 
 
-def outside(settings: Settings, stack: ExitStack) -> Outside:
+def outside(settings: Settings, stack: ExitStack, *, clock: Clock) -> Outside:
     """Read the files and bind the sockets, which ``stack`` closes.
 
     :raises BadSettings: with everything that could not be had, at once.
@@ -68,53 +72,63 @@ def outside(settings: Settings, stack: ExitStack) -> Outside:
                 stack.callback(remover(one))
         return [stack.enter_context(one) for one in bound if one is not None]
 
-    key = had(partial(read_key, settings))
-    file = settings.local_token_file
-    token = None if file is None else had(partial(read_token, file))
-    secrets = had(partial(read_webhook_secrets, settings)) or ()
+    files = Files(clock)
+    key = had(partial(files.key, settings))
+    token = had(partial(files.token, settings))
+    secrets = had(partial(files.webhook_secrets, settings))
     seal = had(partial(read_seal, settings.store_key_file))
     checks, ops = sockets(settings.listen), sockets(settings.ops_listen)
-    webhooks = sockets(settings.webhook_listen) if secrets else []
-    if key is None or seal is None or complaints:
+    webhooks = sockets(settings.webhook_listen) if secrets is not None and secrets.reveal() else []
+    if key is None or secrets is None or seal is None or complaints:
         raise BadSettings(complaints)
     connections = room_for(settings.max_connections, listeners=3 if webhooks else 2)
-    return Outside(key, token, secrets, seal, checks, ops, webhooks, connections)
+    return Outside(key, token, secrets, seal, Rotation(files.opened), checks, ops, webhooks, connections)
 
 
-def read_key(settings: Settings) -> ApiKey:
-    """Return the API key from where the settings say it is."""
-    if settings.stripe_api_key_file is not None:
-        return ApiKey.from_file(settings.stripe_api_key_file)
-    if settings.stripe_api_key is not None:
-        return ApiKey(settings.stripe_api_key.get_secret_value())
-    raise BadSettings(
-        ["SIDECAR_STRIPE_API_KEY_FILE: set this, SIDECAR_STRIPE_API_KEY or STRIPE_API_KEY to a Stripe API key"]
-    )
+@dataclass(frozen=True)
+class Files:
+    """Reads what the settings say to be in files; ``opened`` are those that there are."""
 
+    clock: Clock
+    opened: list[SecretFile] = field(default_factory=list)
 
-def read_webhook_secrets(settings: Settings) -> tuple[str, ...]:
-    """Return the webhook endpoints' signing secrets from where the settings say they are; none when nowhere."""
-    file = settings.webhook_secret_file
-    if file is None:
-        return tuple(secret.get_secret_value() for secret in settings.webhook_secret)
-    return read_secret_file(file)
+    def key(self, settings: Settings) -> ApiKey:
+        """Return the API key from where the settings say it is.
 
+        :raises BadSettings: when it is nowhere, or what is there is no key.
+        """
+        if settings.stripe_api_key_file is not None:
+            key = ApiKey.from_file(settings.stripe_api_key_file, clock=self.clock)
+            self.opened.extend(filter(None, [key.file]))
+            return key
+        if settings.stripe_api_key is not None:
+            return ApiKey(settings.stripe_api_key.get_secret_value())
+        raise BadSettings(
+            ["SIDECAR_STRIPE_API_KEY_FILE: set this, SIDECAR_STRIPE_API_KEY or STRIPE_API_KEY to a Stripe API key"]
+        )
 
-def read_secret_file(file: Path) -> tuple[str, ...]:
-    """Return the signing secrets in ``file``.
+    def token(self, settings: Settings) -> Held[str] | None:
+        """Return the token that callers must have; None when they need none.
 
-    :raises BadSettings: when there is none, or something else.
-    """
-    try:
-        secrets = read_secrets(file.read_text())
-        for secret in secrets:
-            check_webhook_secret(secret)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise BadSettings([f"SIDECAR_WEBHOOK_SECRET_FILE: {file}: {why}"]) from None
-    if not secrets:
-        raise BadSettings([f"SIDECAR_WEBHOOK_SECRET_FILE: {file}: is empty"])
-    return secrets
+        :raises BadSettings: when there should be one and is not.
+        """
+        path = settings.local_token_file
+        return None if path is None else self._held("local_token", path, read_token)
+
+    def webhook_secrets(self, settings: Settings) -> Held[tuple[str, ...]]:
+        """Return the webhook endpoints' signing secrets from where the settings say they are; none when nowhere.
+
+        :raises BadSettings: when there should be some and are not.
+        """
+        path = settings.webhook_secret_file
+        if path is not None:
+            return self._held("webhook_secret", path, read_webhook_secrets)
+        return Held(tuple(secret.get_secret_value() for secret in settings.webhook_secret), read_webhook_secrets)
+
+    def _held(self, secret: str, path: Path, read: Callable[[str], T]) -> Held[T]:
+        held, file = opened(secret, path, lambda text: Held(read(text), read), clock=self.clock)
+        self.opened.append(file)
+        return held
 
 
 def read_seal(file: Path | None) -> Seal:

@@ -4,9 +4,10 @@
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -62,6 +63,10 @@ URL_OF_AN_API = TypeAdapter(AnyHttpUrl)
 
 Policy = Literal["deny", "allow", "error"]
 
+EVERY_KEY = "*"
+STALE_FOR = 86400.0
+"""Seconds; for lookup keys that no glob matches."""
+
 
 def read_store(value: object) -> object:
     """Return the path of ``sqlite:///path``, None for ``memory``."""
@@ -84,12 +89,40 @@ def read_policy(value: object) -> object:
     """Return policies by glob for ``deny`` or ``{"seats-*": "allow"}``."""
     if isinstance(value, str) and not value.lstrip().startswith("{"):
         return {"*": value.strip()}
-    if isinstance(value, str):
-        try:
-            return json.loads(value)
-        except ValueError as error:
-            raise ValueError(f'must be deny, allow, error or JSON such as {{"seats-*": "allow"}}: {error}') from None
-    return value
+    return read_json(value, 'deny, allow, error or JSON such as {"seats-*": "allow"}')
+
+
+def read_json(value: object, wanted: str) -> object:
+    """Return what JSON says; anything but text as it is."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"must be {wanted}: {error}") from None
+
+
+def read_stale_for(value: object) -> object:
+    """Return durations by glob for ``1d`` or ``{"seats-*": "72h"}``."""
+    if isinstance(value, Mapping) or (isinstance(value, str) and value.lstrip().startswith("{")):
+        return read_json(value, 'a duration or JSON such as {"seats-*": "72h"}')
+    return {EVERY_KEY: read_duration(value)}
+
+
+def say_stale_for(value: dict[str, float]) -> str | dict[str, str]:
+    """Return durations by glob, or the only one."""
+    said = {glob: say_duration(bound) for glob, bound in value.items()}
+    return said if len(said) > 1 else said[EVERY_KEY]
+
+
+def say_unreachable(globs: Iterable[str]) -> None:
+    """Refuse a glob that can never be the first to match.
+
+    :raises ValueError: naming it.
+    """
+    last = None
+    for glob in globs:
+        if last == EVERY_KEY:
+            raise ValueError(f"{glob!r} comes after {EVERY_KEY!r}, which matches every lookup_key")
+        last = glob
 
 
 def read_names(value: object) -> object:
@@ -107,6 +140,18 @@ class Freshness:
     dirty_wait: float = 0.5
     deadline: float = 2.0
     audit_every: float = 86400.0
+    stale_by_glob: tuple[tuple[str, float], ...] = ()
+    """Other bounds than ``stale_for``, by globs of lookup keys of which the first that matches wins."""
+
+    @property
+    def stale_for_by_glob(self) -> dict[str, float]:
+        """Every bound by its glob, in the order in which they are compared."""
+        return dict((*self.stale_by_glob, (EVERY_KEY, self.stale_for)))
+
+    @property
+    def least_stale_for(self) -> float:
+        """The smallest bound: of what answers for every lookup key."""
+        return min(self.stale_for_by_glob.values())
 
 
 class Settings(BaseModel):
@@ -124,7 +169,7 @@ class Settings(BaseModel):
     """Stripe API key; a restricted key that may read entitlements and events is enough. Also read from `STRIPE_API_KEY`."""
 
     stripe_api_key_file: Path | None = None
-    """File that holds the key instead; read again when Stripe rejects the key, so a rotated Secret is picked up."""
+    """File that holds the key instead; like the other files, read again when it changes, and when Stripe rejects the key."""
 
     stripe_api_base: str = "https://api.stripe.com"
     """Where Stripe's API is."""
@@ -163,8 +208,10 @@ class Settings(BaseModel):
     fresh_for: Duration = 300.0
     """Up to this age an answer is fresh."""
 
-    stale_for: Duration = 86400.0
-    """Up to this age an answer is given at once, marked stale, while one refresh runs."""
+    stale_for: Annotated[
+        dict[str, Duration], NoDecode, BeforeValidator(read_stale_for), PlainSerializer(say_stale_for)
+    ] = {EVERY_KEY: STALE_FOR}
+    """Up to this age an answer is given at once, marked stale, while one refresh runs; or JSON of lookup_key globs."""
 
     unknown_for: Duration = 60.0
     """How long a customer that Stripe does not know is remembered as unknown."""
@@ -219,6 +266,9 @@ class Settings(BaseModel):
 
     max_pages: Annotated[int, Field(ge=1, le=10**6)] = 100
     """Pages of 100 entitlements that one customer's list may have."""
+
+    traces: bool = False
+    """Send OpenTelemetry traces of questions that leave memory, as the `OTEL_*` variables say; needs the extra `otel`."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged."""
@@ -315,19 +365,37 @@ class Settings(BaseModel):
             raise ValueError("there is nothing to encrypt: store is memory")
         return value
 
+    @field_validator("policy", "stale_for")
+    @classmethod
+    def _globs_are_reached(cls, value: dict[str, Any]) -> dict[str, Any]:
+        say_unreachable(value)
+        return value
+
     @field_validator("stale_for")
     @classmethod
-    def _stale_after_fresh(cls, value: float, info: ValidationInfo) -> float:
+    def _stale_after_fresh(cls, value: dict[str, float], info: ValidationInfo) -> dict[str, float]:
         fresh_for = info.data.get("fresh_for", 0.0)
-        if fresh_for > value:
-            raise ValueError(f"is shorter than fresh_for ({say_duration(fresh_for)})")
-        return value
+        for glob, bound in value.items():
+            if fresh_for > bound:
+                which = "" if len(value) == 1 else f"{glob!r} "
+                raise ValueError(f"{which}is shorter than fresh_for ({say_duration(fresh_for)})")
+        if EVERY_KEY not in value and fresh_for > STALE_FOR:
+            rest = f"is {say_duration(STALE_FOR)} for what no glob matches, shorter than fresh_for"
+            raise ValueError(f"{rest} ({say_duration(fresh_for)}); add {EVERY_KEY!r}")
+        return value if EVERY_KEY in value else {**value, EVERY_KEY: STALE_FOR}
 
     @property
     def freshness(self) -> Freshness:
         """How long information is trusted."""
+        *globs, (_, stale_for) = self.stale_for.items()
         return Freshness(
-            self.fresh_for, self.stale_for, self.unknown_for, self.dirty_wait, self.deadline, self.audit_every
+            self.fresh_for,
+            stale_for,
+            self.unknown_for,
+            self.dirty_wait,
+            self.deadline,
+            self.audit_every,
+            tuple(globs),
         )
 
 
@@ -342,6 +410,19 @@ def check_key(key: str) -> None:
         raise ValueError("is a publishable key (pk_…); a secret (sk_…) or restricted (rk_…) key is needed")
     if not re.fullmatch("[!-~]+", key):
         raise ValueError("is empty or has blanks or characters that no key has")
+
+
+def read_webhook_secrets(text: str) -> tuple[str, ...]:
+    """Return the signing secrets in a file's ``text``.
+
+    :raises ValueError: when there is none, or something else.
+    """
+    found = read_secrets(text)
+    for secret in found:
+        check_webhook_secret(secret)
+    if not found:
+        raise ValueError("is empty")
+    return found
 
 
 def check_webhook_secret(secret: str) -> None:

@@ -409,7 +409,9 @@ class TestConfig:
 
     def test_prints_lines_that_set_the_same(self) -> None:
         """What was printed, as the environment of another run, prints the same."""
-        printed = command("config", "--policy", '{"seats-*": "allow"}', "--listen", "unix:/run/s").stdout
+        globs = ("--policy", '{"seats-*": "allow"}', "--stale-for", '{"seats-*": "72h"}')
+        printed = command("config", *globs, "--listen", "unix:/run/s").stdout
+        assert 'SIDECAR_STALE_FOR={"seats-*": "3d", "*": "1d"}\n' in printed
         assert command("config", **dict(line.split("=", 1) for line in printed.splitlines())).stdout == printed
 
     def test_prints_json_on_request(self) -> None:

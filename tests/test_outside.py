@@ -17,7 +17,7 @@ from sidecar.errors import BadSettings
 from sidecar.kit.address import Address
 from sidecar.outside import Outside, outside
 from sidecar.stores.codec import Sealed
-from tests.fakes import KEY, SECRET, settings_for
+from tests.fakes import KEY, SECRET, FakeClock, settings_for
 
 ROOT = Path(__file__).resolve().parents[1]
 NOWHERE = "http://127.0.0.1:9"
@@ -31,7 +31,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def had(stack: ExitStack, **knobs: Any) -> Outside:
-    return outside(settings_for(NOWHERE, **knobs), stack)
+    return outside(settings_for(NOWHERE, **knobs), stack, clock=FakeClock())
 
 
 def complaints(**knobs: Any) -> list[str]:
@@ -73,7 +73,9 @@ class TestTheToken:
     def test_comes_from_a_file(self, stack: ExitStack, file: Path) -> None:
         """Without blanks around it."""
         file.write_text(" local-token \n")
-        assert had(stack, local_token_file=file).token == "local-token"
+        token = had(stack, local_token_file=file).token
+        assert token is not None
+        assert token.reveal() == "local-token"
 
 
 class TestTheStoresKey:
@@ -110,7 +112,7 @@ class TestTheWebhookSecrets:
     def test_are_none_unless_there_are_some(self, stack: ExitStack) -> None:
         """Nobody could be told from Stripe, so nobody is listened to."""
         found = had(stack)
-        assert (found.webhook_secrets, found.webhooks) == ((), [])
+        assert (found.webhook_secrets.reveal(), found.webhooks) == ((), [])
         assert found.checks
         assert found.ops
 
@@ -126,7 +128,7 @@ class TestTheWebhookSecrets:
     def test_come_from_the_setting(self, stack: ExitStack, text: object, secrets: tuple[str, ...]) -> None:
         """One, or several while one replaces another; then there is a listener."""
         found = had(stack, webhook_secret=text)
-        assert found.webhook_secrets == secrets
+        assert found.webhook_secrets.reveal() == secrets
         assert len(found.webhooks) == 1
 
     @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ class TestTheWebhookSecrets:
         """One a line, whatever the line ends; then there is a listener."""
         file.write_bytes(text.encode())
         found = had(stack, webhook_secret_file=file)
-        assert found.webhook_secrets == secrets
+        assert found.webhook_secrets.reveal() == secrets
         assert len(found.webhooks) == 1
 
     @pytest.mark.parametrize(
@@ -155,7 +157,7 @@ class TestTheWebhookSecrets:
             (b"51Secret\n", "is no signing secret of a webhook endpoint (whsec_…)"),
             (b"whsec_\n", "is no signing secret of a webhook endpoint (whsec_…)"),
             ("whsec_51Secretä\n".encode(), "is no signing secret of a webhook endpoint (whsec_…)"),
-            (b"whsec_51Secret\xff\n", "'utf-8' codec can't decode byte 0xff in position 14: invalid start byte"),
+            (b"whsec_51Secret\xff\n", "is not UTF-8"),
         ],
     )
     def test_in_a_file_are_checked(self, file: Path, content: bytes, why: str) -> None:
@@ -180,6 +182,25 @@ class TestTheWebhookSecrets:
                 with pytest.raises(ValidationError, match="looks like a key itself") as caught:
                     settings_for("http://127.0.0.1:9", **{name: file.parent / secret})
                 assert secret not in str(caught.value)
+
+
+class TestTheFiles:
+    def test_are_looked_after(self, stack: ExitStack, tmp_path: Path) -> None:
+        """Each that there is; what the settings themselves say does not change."""
+        for name, text in (("key", KEY), ("token", "local-token"), ("secrets", SECRET)):
+            (tmp_path / name).write_text(text)
+        everything = had(
+            stack,
+            stripe_api_key_file=tmp_path / "key",
+            local_token_file=tmp_path / "token",
+            webhook_secret_file=tmp_path / "secrets",
+        )
+        assert [file.secret for file in everything.rotation.files] == [
+            "stripe_api_key",
+            "local_token",
+            "webhook_secret",
+        ]
+        assert not had(stack, webhook_secret=SECRET).rotation.files
 
 
 class TestTheSockets:

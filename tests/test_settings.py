@@ -27,7 +27,7 @@ DEFAULTS = {
     "drain_timeout": 5.0,
     "quit_endpoint": False,
     "fresh_for": 300.0,
-    "stale_for": 86400.0,
+    "stale_for": {"*": 86400.0},
     "unknown_for": 60.0,
     "dirty_wait": 0.5,
     "deadline": 2.0,
@@ -46,6 +46,7 @@ DEFAULTS = {
     "store_bytes": 1 << 30,
     "store_key_file": None,
     "max_pages": 100,
+    "traces": False,
     "log_level": "info",
     "log_format": "auto",
 }
@@ -70,8 +71,9 @@ class TestDefaults:
     def test_make_a_freshness(self) -> None:
         """The heart gets durations and no settings."""
         assert load({}).freshness == Freshness()
-        changed = load({name: f"{place}s" for place, name in enumerate(Freshness.__slots__, 1)})
-        assert changed.freshness == Freshness(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
+        *names, globs = Freshness.__slots__
+        changed = load({name: f"{place}s" for place, name in enumerate(names, 1)})
+        assert (changed.freshness, globs) == (Freshness(1.0, 2.0, 3.0, 4.0, 5.0, 6.0), "stale_by_glob")
 
     def test_cannot_be_changed_afterwards(self) -> None:
         """Settings are read once."""
@@ -117,6 +119,40 @@ class TestSpellings:
         """A host and a port, or an absolute path."""
         (complaint,) = complaints({"ops_listen": text})
         assert complaint.startswith("SIDECAR_OPS_LISTEN: ")
+
+    @pytest.mark.parametrize(
+        ("value", "bounds", "least"),
+        [
+            ("1h", {"*": 3600.0}, 3600.0),
+            (3600, {"*": 3600.0}, 3600.0),
+            ('{"seats-*": "72h", "*": "1h"}', {"seats-*": 259200.0, "*": 3600.0}, 3600.0),
+            (' {"seats-*": "72h", "sso": 600}', {"seats-*": 259200.0, "sso": 600.0, "*": 86400.0}, 600.0),
+            ({"sso": "10m"}, {"sso": 600.0, "*": 86400.0}, 600.0),
+            ("{}", {"*": 86400.0}, 86400.0),
+        ],
+    )
+    def test_of_bounds_by_glob(self, value: object, bounds: dict[str, float], least: float) -> None:
+        """One for all, or JSON by glob, whose order is kept; what none matches has the default."""
+        found = load({"stale_for": value})
+        assert list(found.stale_for.items()) == list(bounds.items())
+        assert found.freshness.stale_for_by_glob == bounds
+        assert list(found.freshness.stale_for_by_glob) == list(bounds)
+        assert found.freshness.least_stale_for == least
+
+    @pytest.mark.parametrize(
+        ("value", "complaint"),
+        [
+            ("long", "SIDECAR_STALE_FOR: must be a duration such as"),
+            ('{"seats-*": ', 'SIDECAR_STALE_FOR: must be a duration or JSON such as {"seats-*": "72h"}'),
+            ('{"seats-*": "long"}', "SIDECAR_STALE_FOR[seats-*]: must be a duration such as"),
+            ('{"seats-*": {"sso": "1h"}}', "SIDECAR_STALE_FOR[seats-*]: Input should be a valid number"),
+            ("[]", "SIDECAR_STALE_FOR: must be a duration such as"),
+            ([], "SIDECAR_STALE_FOR[*]: Input should be a valid number"),
+        ],
+    )
+    def test_of_what_is_no_bound(self, value: object, complaint: str) -> None:
+        """The complaint names the glob, and how a duration is written."""
+        assert complaints({"stale_for": value})[0].startswith(complaint)
 
     @pytest.mark.parametrize(
         ("text", "policy"),
@@ -381,7 +417,27 @@ class TestContradictions:
             "SIDECAR_STALE_FOR: is shorter than fresh_for (10m)"
         ]
         assert complaints({"fresh_for": "2d"}) == ["SIDECAR_STALE_FOR: is shorter than fresh_for (2d)"]
-        assert load({"fresh_for": "5m", "stale_for": "5m"}).stale_for == 300.0
+        assert load({"fresh_for": "5m", "stale_for": "5m"}).stale_for == {"*": 300.0}
+
+    @pytest.mark.parametrize(
+        ("fresh_for", "text", "complaint"),
+        [
+            ("10m", '{"seats-*": "5m", "*": "1h"}', "'seats-*' is shorter than fresh_for (10m)"),
+            ("10m", '{"seats-*": "1h", "*": "5m"}', "'*' is shorter than fresh_for (10m)"),
+            ("2d", '{"seats-*": "3d"}', "is 1d for what no glob matches, shorter than fresh_for (2d); add '*'"),
+        ],
+    )
+    def test_no_glob_is_stale_before_it_is_fresh(self, fresh_for: str, text: str, complaint: str) -> None:
+        """The complaint names the one that would be."""
+        assert complaints({"fresh_for": fresh_for, "stale_for": text}) == [f"SIDECAR_STALE_FOR: {complaint}"]
+
+    def test_no_glob_comes_after_the_one_that_matches_all(self) -> None:
+        """It would never be the first to match: somebody sorted them."""
+        for name, value in (("policy", "allow"), ("stale_for", "1h")):
+            text = f'{{"*": "{value}", "seats-*": "{value}"}}'
+            assert complaints({name: text}) == [
+                f"SIDECAR_{name.upper()}: 'seats-*' comes after '*', which matches every lookup_key"
+            ]
 
     def test_webhook_secrets_come_from_one_place(self) -> None:
         """A setting and a file contradict each other; an empty setting contradicts nothing."""

@@ -93,6 +93,7 @@ class Checks:
             "flying": self._refresher.is_flying(customer),
             "last_flight": explain_flight(self._refresher.last_flight(customer)),
             "policy": policies,
+            "stale_for": self._checker.freshness.stale_for_by_glob,
         }
         return answers.json(members, answers.no_store())
 

@@ -3,13 +3,13 @@
 import base64
 import binascii
 import hmac
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from sidecar.errors import BadSettings, NotAllowed, Refused
+from sidecar.api.questions import CONTROL
+from sidecar.errors import NotAllowed, Refused
 
 HEAD = 16 << 10
 """Bytes that a request's head may have."""
@@ -52,31 +52,29 @@ def without_port(host: str) -> str:
     return name if colon and port.isdigit() else host.removesuffix(":")
 
 
-def read_token(file: Path) -> str:
-    """Return the token in ``file``.
+def read_token(text: str) -> str:
+    """Return the token in a file's ``text``, blanks around it ignored.
 
-    :raises BadSettings: when there is none.
+    :raises ValueError: when there is none, or more than a header can hold.
     """
-    try:
-        token = file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadSettings([f"SIDECAR_LOCAL_TOKEN_FILE: {file}: {error}"]) from None
+    token = text.strip()
     if not token:
-        raise BadSettings([f"SIDECAR_LOCAL_TOKEN_FILE: {file}: is empty"])
+        raise ValueError("is empty")
+    if CONTROL.search(token):
+        raise ValueError("has more than one line, or characters that no header can hold")
     return token
 
 
-def token_guard(token: str) -> Middleware:
-    """Refuse callers without the token, compared in constant time.
+def token_guard(token: Callable[[], str]) -> Middleware:
+    """Refuse callers without what is the ``token`` just then, compared in constant time.
 
     It may come as a bearer token (RFC 6750 §2.1), as the official Stripe SDKs send their key, or as the user name of
     basic authentication (RFC 7617), as ``curl -u key:`` does.
     """
-    expected = token.encode()
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not hmac.compare_digest(credential(request.headers.get("Authorization", "")), expected):
+        if not hmac.compare_digest(credential(request.headers.get("Authorization", "")), token().encode()):
             raise NotAllowed("unauthorized", "the token is missing or wrong (Authorization: Bearer …)", status=401)
         return await handler(request)
 

@@ -20,8 +20,10 @@ from sidecar.kit.clock import Clock
 from sidecar.kit.lifecycle import Lifecycle, Phase
 from sidecar.kit.pulse import Pulse
 from sidecar.metrics import Upstream
+from sidecar.rotation import Rotation, SecretFile
 from sidecar.stores.memory import Memory
 from sidecar.stores.sqlite import Sqlite
+from sidecar.stripe.client import StripeClient
 from sidecar.stripe.feed import Feed
 from sidecar.stripe.health import Health
 
@@ -108,10 +110,12 @@ def verdict(good: bool, **why: Any) -> web.Response:  # noqa: FBT001 -- the one 
     return answers.json({"ok": good, **why}, status=200 if good else 503)
 
 
-def status_of(heart: Heart, upstream: Upstream, store: Memory | Sqlite, clock: Clock) -> Callable[[], dict[str, Any]]:
+def status_of(
+    heart: Heart, upstream: Upstream, store: Memory | Sqlite, secrets: Rotation, clock: Clock
+) -> Callable[[], dict[str, Any]]:
     """Return a function that reads the parts' state."""
     client, feed, limiter = upstream
-    cache, refresher = heart.cache, heart.refresher
+    cache, refresher, freshness = heart.cache, heart.refresher, heart.checker.freshness
 
     def read() -> dict[str, Any]:
         return {
@@ -119,6 +123,9 @@ def status_of(heart: Heart, upstream: Upstream, store: Memory | Sqlite, clock: C
             "stripe": say_health(client.health),
             "feed": say_feed(feed, heart),
             "store": say_store(store),
+            "key": say_key(client, feed),
+            "secrets": {file.secret: say_secret(file) for file in secrets.files},
+            "freshness": {"fresh_for": freshness.fresh_for, "stale_for": freshness.stale_for_by_glob},
             "cache": {
                 "customers": len(cache),
                 "bytes": cache.bytes,
@@ -151,6 +158,25 @@ def say_store(store: Memory | Sqlite) -> dict[str, Any]:
         "max_bytes": store.max_bytes,
         "pending": store.pending,
     }
+
+
+MAY = {True: "granted", False: "missing", None: "unknown"}
+
+
+def say_key(client: StripeClient, feed: Feed) -> dict[str, Any]:
+    """Return the API key's mode, and what it may do as far as Stripe has shown."""
+    permissions = {health.needs: MAY[health.may_read] for health in (client.health, feed.health)}
+    return {"mode": "live" if client.livemode else "test", "permissions": permissions}
+
+
+def say_secret(file: SecretFile) -> dict[str, Any]:
+    """Return since when what is in a file is in use, and why it could not be used, if that ever was so."""
+    problem = None
+    if file.problem is not None:
+        at, why, solved_at = file.problem.at, file.problem.why, file.problem.solved_at
+        solved = None if solved_at is None else answers.moment(solved_at)
+        problem = {"at": answers.moment(at), "detail": why, "solved_at": solved}
+    return {"in_use_since": answers.moment(file.since), "last_problem": problem}
 
 
 def say_feed(feed: Feed, heart: Heart) -> dict[str, Any]:

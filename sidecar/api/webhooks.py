@@ -41,20 +41,21 @@ OUTCOMES = (
 class Webhooks:
     """The handler.
 
-    ``hear`` is told of an event's id and customer, and returns, once that would survive the process, False when it has
-    heard that id before; ``hurry`` is told when somebody's entitlements changed and it was not said whose.
+    ``secrets`` are those by which Stripe signs, as they are just then. ``hear`` is told of an event's id and customer,
+    and returns, once that would survive the process, False when it has heard that id before; ``hurry`` is told when
+    somebody's entitlements changed and it was not said whose.
     """
 
     def __init__(
         self,
-        secrets: Sequence[str],
+        secrets: Callable[[], Sequence[str]],
         *,
         livemode: bool,
         hear: Callable[[str, Customer], Awaitable[bool]],
         hurry: Callable[[], None],
         clock: Clock,
     ) -> None:
-        self._secrets = tuple(secrets)
+        self._secrets = secrets
         self._livemode = livemode
         self._hear = hear
         self._hurry = hurry
@@ -84,7 +85,7 @@ class Webhooks:
 
     def _understand(self, request: web.Request, body: bytes) -> Event | Thin:
         try:
-            verify(body, signature_of(request), self._secrets, now=self._clock())
+            verify(body, signature_of(request), self._secrets(), now=self._clock())
             return read_notification(body)
         except Refused as error:
             self._refuse("malformed" if isinstance(error, Malformed) else error.code, error.detail)

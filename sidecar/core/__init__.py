@@ -5,6 +5,7 @@ heart       the parts, put together
 checker     the read road: is there an answer in memory that may be given? (``glance``; ``find`` and ``check`` wait)
 cache       what is remembered, bounded in bytes; never goes back in time
 trust       how far what is in memory may be trusted, and when it is due to be read again
+globs       what holds for which lookup keys
 wishes      how old an answer this caller accepts (RFC 9111 request directives)
 recall      who is not in memory may be in the store
 vigil       callers who wait for a grant

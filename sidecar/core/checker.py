@@ -5,10 +5,11 @@ them give the same decision.
 """
 
 import asyncio
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from fnmatch import fnmatchcase
+from functools import partial
 
+from sidecar.core import globs
 from sidecar.core.recall import Recall
 from sidecar.core.refresher import Refresher
 from sidecar.core.trust import Trust
@@ -16,6 +17,7 @@ from sidecar.core.vigil import Vigil
 from sidecar.core.wishes import NO_WISHES, Wishes
 from sidecar.errors import NoAnswer, TimedOut, UpstreamError
 from sidecar.kit.clock import Clock
+from sidecar.kit.spans import Span, Spans, no_span
 from sidecar.kit.tally import Tally
 from sidecar.model import (
     Customer,
@@ -39,14 +41,11 @@ MOST_ACCOUNTS = 100
 
 
 class Policies:
-    """What to answer for which lookup keys when nothing trustworthy is at hand; the first matching glob wins."""
+    """What to answer for which lookup keys when nothing trustworthy is at hand; ``deny`` where nothing is said."""
 
     def __init__(self, by_glob: dict[str, Policy]) -> None:
         self.by_glob = by_glob
-
-    def matching(self, lookup_key: str) -> Policy:
-        """Return the policy of the first glob that matches; ``deny`` when none does."""
-        return next((policy for glob, policy in self.by_glob.items() if fnmatchcase(lookup_key, glob)), Policy.DENY)
+        self.matching = globs.by_glob(by_glob, Policy.DENY)
 
 
 class Checker:
@@ -62,6 +61,7 @@ class Checker:
         self.freshness = trust.freshness
         self.policies = policies
         self.accounts: set[str] = set()
+        self.span: Spans = no_span
         self._recall = recall
         self._cache = recall.cache
         self._refresher = refresher
@@ -69,14 +69,17 @@ class Checker:
         self._trust = trust
         self._clock = clock
 
-    def glance(self, customer: Customer, wishes: Wishes = NO_WISHES) -> Finding | None:
-        """Return what memory may answer at once, starting a refresh when it is due; None when it may not answer."""
+    def glance(self, customer: Customer, wishes: Wishes = NO_WISHES, lookup_key: str | None = None) -> Finding | None:
+        """Return what memory may answer at once, starting a refresh when it is due; None when it may not answer.
+
+        How old that may be depends on the ``lookup_key``; without one, what is found must do for all of them.
+        """
         snapshot = self._cache.get(customer)
         if snapshot is None:
             return None
         now, as_of = self._clock(), self._trust.verified_at(snapshot)
         age = max(0.0, now - as_of)
-        fresh_for, stale_for = self._trust.bounds(snapshot)
+        fresh_for, stale_for = self._trust.bounds(snapshot, lookup_key)
         if age > wishes.oldest(fresh_for, stale_for):
             return None
         if snapshot.dirty is not None:
@@ -93,14 +96,18 @@ class Checker:
 
         :raises NoAnswer: when there is none.
         """
-        finding = self.glance(customer, wishes) or await self._learn(customer, wishes, self.freshness.deadline)
+        finding = self.glance(customer, wishes)
+        if finding is None:
+            with self._leaving(wishes) as span:
+                finding = await self._learn(customer, wishes, self.freshness.deadline)
+                span.attributes |= {"source": finding.source, "flight": self._last_outcome(customer)}
         self.ages.add(finding.age)
         return finding
 
     def answer(self, customer: Customer, lookup_key: str, wishes: Wishes = NO_WISHES) -> Decision | None:
         """Answer one question from memory; None when memory may not answer it."""
         began = self._clock()
-        finding = self.glance(customer, wishes)
+        finding = self.glance(customer, wishes, lookup_key)
         return None if finding is None else self._count(decide(finding, lookup_key), began)
 
     async def check(
@@ -115,12 +122,20 @@ class Checker:
         began = self._clock()
         if wait and (wishes.only_if_cached or not self._vigil.has_room()):
             wait = 0.0
-        decision = await self._decide(customer, lookup_key, wishes, self.freshness.deadline)
-        while (
-            self._vigil.goes_on
-            and decision.reason is not Reason.ENTITLED
-            and (left := began + wait - self._clock()) > 0
-        ):
+        finding = self.glance(customer, wishes, lookup_key)
+        decision = None if finding is None else decide(finding, lookup_key)
+        if decision is None or (wait and decision.reason is not Reason.ENTITLED):
+            with self._leaving(wishes) as span:
+                decision = decision or await self._learnt(customer, lookup_key, wishes, self.freshness.deadline)
+                decision = await self._grant(decision, wishes, began, began + wait)
+                span.attributes |= {"reason": decision.reason, "source": decision.source}
+                span.attributes["flight"] = self._last_outcome(customer)
+        return self._count(decision, began)
+
+    async def _grant(self, decision: Decision, wishes: Wishes, began: float, until: float) -> Decision:
+        """Wait for a better answer than ``decision``, if there is any to be had until then."""
+        customer, lookup_key = decision.customer, decision.lookup_key
+        while self._vigil.goes_on and decision.reason is not Reason.ENTITLED and (left := until - self._clock()) > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._vigil.look(customer)
@@ -128,12 +143,24 @@ class Checker:
             if seen is not None and seen.taken_at >= began:  # no caller can wish for more
                 decision = decide(self._found(seen, Source.UPSTREAM), lookup_key)
             else:
-                decision = await self._decide(customer, lookup_key, wishes, within=0.0)
-        return self._count(decision, began)
+                seen_at_once = self.glance(customer, wishes, lookup_key)
+                if seen_at_once is None:
+                    decision = await self._learnt(customer, lookup_key, wishes, within=0.0)
+                else:
+                    decision = decide(seen_at_once, lookup_key)
+        return decision
 
-    async def _decide(self, customer: Customer, lookup_key: str, wishes: Wishes, within: float) -> Decision:
+    def _leaving(self, wishes: Wishes) -> AbstractContextManager[Span]:
+        """Trace that the answer leaves memory, unless the caller does not want it to."""
+        return no_span(None) if wishes.only_if_cached else self.span(None)
+
+    def _last_outcome(self, customer: Customer) -> str:
+        flight = self._refresher.last_flight(customer)
+        return "none" if flight is None else flight.outcome or "under way"
+
+    async def _learnt(self, customer: Customer, lookup_key: str, wishes: Wishes, within: float) -> Decision:
         try:
-            finding = self.glance(customer, wishes) or await self._learn(customer, wishes, within)
+            finding = await self._learn(customer, wishes, within, lookup_key)
         except NoAnswer as missing:
             return decide_by_policy(customer, lookup_key, self._policy(lookup_key, wishes), missing)
         return decide(finding, lookup_key)
@@ -161,11 +188,13 @@ class Checker:
 
         :raises NoAnswer: when the flight came to nothing within the deadline.
         """
-        try:
-            finding = await self._learn(customer, Wishes(max_age=0.0), self.freshness.deadline)
-        except NoAnswer as missing:
-            code = missing.code if missing.cause is None else missing.cause.code
-            raise NoAnswer(code, missing.detail, age=missing.age, cause=missing.cause) from None
+        with self.span(None) as span:
+            try:
+                finding = await self._learn(customer, Wishes(max_age=0.0), self.freshness.deadline)
+            except NoAnswer as missing:
+                code = missing.code if missing.cause is None else missing.cause.code
+                raise NoAnswer(code, missing.detail, age=missing.age, cause=missing.cause) from None
+            span.attributes |= {"source": finding.source, "flight": self._last_outcome(customer)}
         self.ages.add(finding.age)
         return finding
 
@@ -182,28 +211,29 @@ class Checker:
             return Policy.ERROR  # who sets a bound wants to know that it was missed
         return self.policies.matching(lookup_key)
 
-    async def _learn(self, customer: Customer, wishes: Wishes, within: float) -> Finding:
+    async def _learn(self, customer: Customer, wishes: Wishes, within: float, lookup_key: str | None = None) -> Finding:
         """Look into the store, if memory knows nothing, and then wait for a flight."""
         began = self._clock()
         if within > 0 and self._cache.get(customer) is None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(within):
                     await self._recall.bring(customer)
-            finding = self.glance(customer, wishes)
+            finding = self.glance(customer, wishes, lookup_key)
             if finding is not None:
                 return replace(finding, source=Source.STORE)
             within -= self._clock() - began
-        return await self._ask(customer, wishes, within)
+        return await self._ask(customer, wishes, within, lookup_key)
 
-    async def _ask(self, customer: Customer, wishes: Wishes, within: float) -> Finding:
+    async def _ask(self, customer: Customer, wishes: Wishes, within: float, lookup_key: str | None) -> Finding:
         """Wait for a flight: ``within`` so many seconds when memory may not answer, ``dirty_wait`` when it is dirty."""
+        last_resort = partial(self._last_resort, customer, wishes, lookup_key)
         began, held, source = self._clock(), self._cache.get(customer), Source.MEMORY
         if wishes.only_if_cached:
             age = None if held is None else self._found(held, source).age
             raise NoAnswer("not_cached", "nothing in memory is as young as the request wants", age=age)
         if within <= 0:
-            return self._last_resort(customer, wishes, self._refresher.trouble(customer) or TimedOut("no time is left"))
-        oldest = wishes.oldest(*self._trust.bounds(held))
+            return last_resort(self._refresher.trouble(customer) or TimedOut("no time is left"))
+        oldest = wishes.oldest(*self._trust.bounds(held, lookup_key))
         try:
             async with asyncio.timeout(within):
                 if held is None or began - self._trust.verified_at(held) > oldest:
@@ -213,12 +243,12 @@ class Checker:
                     held, source = newer, Source.UPSTREAM
         except TimeoutError:
             late = self._refresher.trouble(customer) or TimedOut(f"Stripe did not answer within {within:g} s")
-            return self._last_resort(customer, wishes, late)
+            return last_resort(late)
         except UpstreamError as error:
-            return self._last_resort(customer, wishes, error)
+            return last_resort(error)
         finding = self._found(self._cache.get(customer) or held, source)
-        if source is not Source.UPSTREAM and finding.age > oldest:  # it was young enough before the wait
-            return self._last_resort(customer, wishes, TimedOut("nothing was learnt after the news in time"))
+        if source is Source.MEMORY and finding.age > oldest:  # it was young enough before the wait
+            return last_resort(TimedOut("nothing was learnt after the news in time"))
         return finding
 
     async def _newer(self, held: Snapshot) -> Snapshot | None:
@@ -239,12 +269,12 @@ class Checker:
                 self._refresher.nudge(customer)
         return newer
 
-    def _last_resort(self, customer: Customer, wishes: Wishes, cause: UpstreamError) -> Finding:
+    def _last_resort(self, customer: Customer, wishes: Wishes, lookup_key: str | None, cause: UpstreamError) -> Finding:
         snapshot = self._cache.get(customer)
         if snapshot is None:
             raise NoAnswer(cause.code, str(cause), cause=cause)
         finding = self._found(snapshot, Source.MEMORY)
-        fresh_for, stale_for = self._trust.bounds(snapshot)
+        fresh_for, stale_for = self._trust.bounds(snapshot, lookup_key)
         if finding.age <= max(wishes.oldest(fresh_for, stale_for), wishes.oldest_on_error(fresh_for)):
             return replace(finding, stale=True)
         code = cause.code if wishes.max_age is None else "too_old"

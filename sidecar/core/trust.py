@@ -2,6 +2,7 @@
 
 from zlib import crc32
 
+from sidecar.core.globs import by_glob
 from sidecar.core.watermarks import Watermarks
 from sidecar.model import Snapshot, State
 from sidecar.settings import Freshness
@@ -17,21 +18,28 @@ class Trust:
     def __init__(self, freshness: Freshness, watermarks: Watermarks, *, seed: int) -> None:
         self.freshness = freshness
         self.verified_at = watermarks.verified_at
+        self._least_stale_for = freshness.least_stale_for
+        self._stale_for = by_glob(freshness.stale_for_by_glob, freshness.stale_for)
         self._seed = seed
 
-    def bounds(self, snapshot: Snapshot | None) -> tuple[float, float]:
-        """Return the ages in seconds up to which a snapshot is fresh, and up to which it may be answered stale."""
+    def bounds(self, snapshot: Snapshot | None, lookup_key: str | None = None) -> tuple[float, float]:
+        """Return the ages in seconds up to which a snapshot is fresh, and up to which it may be answered stale.
+
+        What is answered about one ``lookup_key`` goes by its own bound; a whole list, which answers for all of them, by
+        the smallest there is.
+        """
         if (
             snapshot is not None and snapshot.unknown is not None
         ):  # it may be made at any moment, so there is no stale "unknown"
             return self.freshness.unknown_for, self.freshness.unknown_for
-        return self.freshness.fresh_for, self.freshness.stale_for
+        stale_for = self._least_stale_for if lookup_key is None else self._stale_for(lookup_key)
+        return self.freshness.fresh_for, stale_for
 
-    def state(self, snapshot: Snapshot | None, now: float) -> State:
-        """Return in which state a customer is at ``now``."""
+    def state(self, snapshot: Snapshot | None, now: float, lookup_key: str | None = None) -> State:
+        """Return in which state a customer is at ``now``, for questions about a key or about the whole list."""
         if snapshot is None:
             return State.ABSENT
-        age, (fresh_for, stale_for) = now - self.verified_at(snapshot), self.bounds(snapshot)
+        age, (fresh_for, stale_for) = now - self.verified_at(snapshot), self.bounds(snapshot, lookup_key)
         if age > stale_for:
             return State.EXPIRED
         if snapshot.dirty is not None:

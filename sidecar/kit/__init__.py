@@ -9,6 +9,7 @@ limiter       a token bucket with a bounded queue
 pulse         how late the event loop runs
 request_id    what its caller calls the request that is being handled
 singleflight  many askers, one piece of work
+spans         what a trace may say of a piece of work
 tally         a histogram of plain integers
 tasks         one-off tasks that neither get lost nor die in silence
 """

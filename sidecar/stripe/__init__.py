@@ -8,6 +8,7 @@ events     one complete read of the events, and what one of them says, without I
 webhook    what Stripe sends of its own accord: signature and event, without I/O
 answers    what a status, headers and body of Stripe mean, without I/O
 render     the same objects the other way: what Stripe would say, from a snapshot, without I/O
-key        the API key: never shown, read again when it was rotated
+key        the API key: never shown, replaced when it was rotated
+keycheck   what the key may do, asked once at the start
 health     since when Stripe answers or does not, and why not
 """

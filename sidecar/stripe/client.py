@@ -3,10 +3,10 @@
 Per page: attempts (stamina) × budget (limiter) × one request (transport).
 """
 
-import asyncio
 import logging
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
@@ -28,6 +28,7 @@ from sidecar.errors import (
 )
 from sidecar.kit.clock import Clock
 from sidecar.kit.limiter import Limiter
+from sidecar.kit.spans import Spans, no_span
 from sidecar.kit.tally import Tally
 from sidecar.model import Customer, Exchange, Flight, Snapshot, Unknown
 from sidecar.stripe.answers import date_in, read_json, refusal, request_id_in
@@ -50,6 +51,11 @@ PRINTABLE = re.compile("[ -~]+")
 QUEUE = 10.0
 """Seconds that a request may wait for the budget: at 20 requests/s two hundred customers, which is a cold start's
 crowd; those beyond are told at once."""
+
+WITHOUT = "until it works, what is not in memory is answered by policy"
+
+NOBODY = "cus_entitlement_sidecar_start_check"
+"""A customer that cannot exist: Stripe's ids have letters and digits only after ``cus_``. It shows in Stripe's log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +96,10 @@ class StripeClient:
     ) -> None:
         self.requests = {(operation, outcome): 0 for operation in OPERATIONS for outcome in OUTCOMES}
         self.durations = Tally((0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10))
-        self.health = Health(clock)
+        self.health = Health(clock, without=WITHOUT)
         self.livemode = key.livemode
         self.version = manners.version
+        self.span: Spans = no_span
         self._transport = transport
         self._key = key
         self._manners = manners
@@ -102,10 +109,21 @@ class StripeClient:
     async def fetch(self, customer: Customer, flight: Flight) -> Snapshot:
         """Read the complete list of ``customer``, writing the flight's log.
 
+        :raises UpstreamError: when no complete list could be read.
+        """
+        with self.span("fetch") as span:
+            try:
+                snapshot = await self._fetch(customer, flight)
+            finally:
+                span.attributes["pages"] = flight.pages
+            span.attributes["outcome"] = "landed" if snapshot.unknown is None else snapshot.unknown.code
+            return snapshot
+
+    async def _fetch(self, customer: Customer, flight: Flight) -> Snapshot:
+        """Read the list, however often it takes.
+
         A cursor that vanished starts the whole read again, a few times (Stripe: ``resource_missing`` with param
         ``starting_after``).
-
-        :raises UpstreamError: when no complete list could be read.
         """
         last: CursorVanished | None = None
         for _ in range(self._manners.restarts + 1):
@@ -171,6 +189,17 @@ class StripeClient:
                 return await self._ask(operation, url, account, read, flight=flight)
         raise AssertionError  # pragma: no cover -- the last attempt raises
 
+    async def probe(self) -> None:
+        """Ask once for the entitlements of nobody, a request that the budget has given already.
+
+        That Stripe knows no such customer shows that the key may read entitlements.
+
+        :raises UpstreamError: when it may not, or there is no answer.
+        """
+        url = URL(self._manners.base + LIST_PATH).with_query(customer=NOBODY, limit="1")
+        with suppress(UnknownCustomer):
+            _ = await self._ask("list", url, None, self._read_page, flight=Flight(self._clock(), prepaid=True))
+
     def _read_page(self, answer: Answer) -> Page:
         return read_page(read_answer(answer), livemode=self.livemode, asked_at=answer.asked_at)
 
@@ -181,12 +210,13 @@ class StripeClient:
         """
         url = URL(self._manners.base + path + (f"?{query}" if query else ""), encoded=True)
         ask = partial(self._ask, "relay", url, account, self._pass_on, within=within)
-        try:
+        with self.span(None):
+            try:
+                return await ask()
+            except KeyRejected as rejected:
+                if not rejected.retry:  # it was not rotated either
+                    raise
             return await ask()
-        except KeyRejected as rejected:
-            if not rejected.retry:  # it was not rotated either
-                raise
-        return await ask()
 
     def _pass_on(self, answer: Answer) -> Answer:
         """Return ``answer`` without secrets, unless it is none or says that our own key is not accepted."""
@@ -222,7 +252,7 @@ class StripeClient:
         if account is not None:
             headers["Stripe-Account"] = account
         try:
-            answer = await self._transport.get(url, headers, asked_at, repeated=partial(self._repeated, operation))
+            answer = await self._send(operation, url, headers, asked_at)
             result = read(answer)
         except SidecarError as error:
             self._count(operation, flight, asked_at, answer, error.code)
@@ -234,6 +264,18 @@ class StripeClient:
         if answer.status == HTTPStatus.OK:  # what is passed on may be an error
             self._answered(operation)
         return result
+
+    async def _send(self, operation: str, url: URL, headers: dict[str, str], asked_at: float) -> Answer:
+        with self.span(f"stripe {operation}") as span:
+            span.attributes |= {"http.request.method": "GET", "server.address": url.host or ""}
+            answer = await self._transport.get(
+                url, headers | span.headers, asked_at, repeated=partial(self._repeated, operation)
+            )
+            span.attributes |= {
+                "http.response.status_code": answer.status,
+                "stripe.request_id": request_id_in(answer.headers) or "",
+            }
+            return answer
 
     def _answered(self, operation: str) -> None:
         if operation != "events":  # they have a health of their own, the feed's
@@ -261,7 +303,7 @@ class StripeClient:
             error.status, error.request_id = answer.status, request_id_in(answer.headers)
         if isinstance(error, KeyRejected):  # rotated meanwhile, by another flight or in the file?
             if used == self._key.reveal():
-                await asyncio.to_thread(self._key.reload)
+                await self._key.reload()
             error.retry = used != self._key.reveal()
         if flight is not None:
             flight.trouble = (type(error), error.detail)

@@ -84,7 +84,7 @@ class Feed:
     ) -> None:
         self.polls = dict.fromkeys(OUTCOMES, 0)
         self.every, self._lag = pace
-        self.health = Health(clock, what="events", without=WITHOUT)
+        self.health = Health(clock, what="events", needs="rak_event_read", without=WITHOUT)
         self._read = read
         self._ears = ears
         self._livemode = livemode

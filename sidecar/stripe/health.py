@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 
-from sidecar.errors import UpstreamError
+from sidecar.errors import KeyRejected, PermissionMissing, UpstreamError
 from sidecar.kit.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -23,10 +23,15 @@ class Failure:
 class Health:
     """What the last readings came to. ``state`` is ``untried``, ``ok`` or the code of an upstream error.
 
-    ``what`` is read, and ``without`` it something follows: both are for the log.
+    ``what`` is read, a restricted key ``needs`` a permission for it, and ``without`` it something follows. ``may_read``
+    is whether the key has that permission; None while Stripe has not said.
     """
 
-    def __init__(self, clock: Clock, *, what: str = "entitlements", without: str = "") -> None:
+    def __init__(
+        self, clock: Clock, *, what: str = "entitlements", needs: str = "rak_entitlement_read", without: str = ""
+    ) -> None:
+        self.needs = needs
+        self.may_read: bool | None = None
         self._clock = clock
         self._what = what
         self._without = f"; {without}" if without else ""
@@ -36,6 +41,7 @@ class Health:
 
     def succeeded(self) -> None:
         """Note that Stripe gave an answer."""
+        self.may_read = True
         if self.state != "ok":
             if self.state != "untried":
                 log.info(
@@ -46,10 +52,18 @@ class Health:
     def failed(self, error: UpstreamError) -> None:
         """Note that a request came to nothing."""
         self.last_failure = Failure(self._clock(), error.code, error.detail, error.status, error.request_id)
+        lacks = ""
+        if isinstance(error, KeyRejected | PermissionMissing):
+            self.may_read = None if isinstance(error, KeyRejected) else False
+            lacks = "" if self.may_read is None else f"; the key lacks the permission {self.needs}"
         if self.state != error.code:
-            said = (self._what, error.code, error.detail, self._without)
+            said = (self._what, error.code, error.detail, lacks + self._without)
             log.warning("reading %s from Stripe fails (%s): %s%s", *said, extra={"stripe_request_id": error.request_id})
             self._turn(error.code)
+
+    def forget(self) -> None:
+        """Note that there is another key, of which nothing is known."""
+        self.may_read = None
 
     def _turn(self, state: str) -> None:
         self.state = state

@@ -1,40 +1,36 @@
-"""The API key: never shown, and read again from its file when it was rotated."""
+"""The API key: never shown, and replaced when it was rotated."""
 
-import logging
 from pathlib import Path
 from typing import Self
 
-from sidecar.errors import BadSettings
+from sidecar.kit.clock import Clock
+from sidecar.rotation import SecretFile, opened
 from sidecar.settings import check_key
-
-log = logging.getLogger(__name__)
 
 
 class ApiKey:
     """A secret or restricted Stripe key. Its ``repr`` and ``str`` do not contain it.
 
-    A Kubernetes Secret that is mounted as a file changes under a running process, so the file is read again when
-    Stripe no longer accepts what was read before.
+    ``file`` is where it came from, if it did: it is read again when Stripe no longer accepts what was read before.
     """
 
-    def __init__(self, value: str, file: Path | None = None) -> None:
+    file: SecretFile | None = None
+
+    def __init__(self, value: str) -> None:
         check_key(value)
         self._value = value
         self._former = value
-        self._file = file
         self.livemode = "_test_" not in value
 
     @classmethod
-    def from_file(cls, file: Path) -> Self:
-        """Read the key from ``file``; blanks around it are ignored.
+    def from_file(cls, path: Path, *, clock: Clock) -> Self:
+        """Read the key from a file; blanks around it are ignored.
 
         :raises BadSettings: when it cannot be read or is no key.
         """
-        try:
-            return cls(file.read_text().strip(), file)
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            raise BadSettings([f"SIDECAR_STRIPE_API_KEY_FILE: {file}: {why}"]) from None
+        key, file = opened("stripe_api_key", path, lambda text: cls(text.strip()), clock=clock)
+        key.file = file
+        return key
 
     def __repr__(self) -> str:
         return f"ApiKey({self.masked})"
@@ -58,20 +54,20 @@ class ApiKey:
             self._former.encode(), self.masked.encode()
         )
 
-    def reload(self) -> bool:
-        """Read the file again; tell whether it holds another key now. Blocks for a moment."""
-        if self._file is None:
-            return False
-        try:
-            new = ApiKey.from_file(self._file)
-        except BadSettings as error:
-            log.error("the API key cannot be read again: %s", error)  # noqa: TRY400 -- the message says it all
-            return False
+    def take(self, text: str) -> bool:
+        """Use the key in ``text`` from now on, blanks around it ignored; tell whether it is another one.
+
+        :raises ValueError: when it is no key, or one of the other mode: what is in memory is of this mode.
+        """
+        new = ApiKey(text.strip())
         if new.livemode is not self.livemode:
-            log.error("the new API key is of the other mode; restart to change modes, until then it is not used")
-            return False
+            raise ValueError("holds a key of the other mode (test, live); changing modes takes a restart")
         changed = new.reveal() != self._value
         if changed:
             self._former, self._value = self._value, new.reveal()
-            log.info("the API key was read again and has changed")
         return changed
+
+    async def reload(self) -> None:
+        """Read the file again, if there is one."""
+        if self.file is not None:
+            _ = await self.file.reread()

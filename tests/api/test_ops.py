@@ -195,6 +195,15 @@ async def test_metrics_in_both_formats(sidecar: Running) -> None:
     assert KEY not in await sidecar.metrics()
 
 
+async def test_status_says_what_the_rules_are(upstream: str) -> None:
+    """How long answers are trusted, by lookup key, in the order in which globs are compared."""
+    async with running(upstream, stale_for='{"seats-*": "72h"}') as sidecar:
+        _, body = await sidecar.get("/status")
+        _, explained = await sidecar.get("/v1/customers/cus_1/explain")
+    assert body["freshness"] == {"fresh_for": 300.0, "stale_for": {"seats-*": 259_200.0, "*": 86_400.0}}
+    assert explained["stale_for"] == body["freshness"]["stale_for"]
+
+
 class TestQuit:
     async def test_is_not_there_unless_wanted(self, sidecar: Running) -> None:
         """Whoever reaches the listener could end the process."""

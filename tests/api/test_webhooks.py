@@ -86,7 +86,7 @@ class Receiver:
 async def receiving(*secrets: str, livemode: bool = False) -> AsyncIterator[Receiver]:
     """Serve the way in as the application does: errors are problems, bodies small, nothing decompressed."""
     heard, clock = Heard(), FakeClock(NOW)
-    webhooks = Webhooks(secrets or (OLD,), livemode=livemode, hear=heard.hear, hurry=heard.hurry, clock=clock)
+    webhooks = Webhooks(lambda: secrets or (OLD,), livemode=livemode, hear=heard.hear, hurry=heard.hurry, clock=clock)
     app = web.Application(client_max_size=LIMIT, middlewares=[problems])
     app.add_routes(webhooks.routes())
     runner = web.AppRunner(app)

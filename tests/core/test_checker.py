@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -868,6 +868,47 @@ class TestAccounts:
             house.remember(10, "pro", customer=customer)
             assert house.checker.glance(customer) is not None
         assert house.checker.accounts == {customer.account for customer in crowd[:-1]}
+
+
+# --- bounds by lookup key ------------------------------------------------------------------------------------------
+
+
+class TestBoundsByKey:
+    FRESHNESS = replace(FRESHNESS, stale_by_glob=(("seats-*", 1000.0), ("sso", 500_000.0)))
+
+    @pytest.mark.parametrize(
+        ("age", "answered"),
+        [
+            (1000, {"seats-5", "pro", "sso", None}),
+            (1001, {"pro", "sso"}),
+            (86_401, {"sso"}),
+            (500_001, set()),
+        ],
+    )
+    async def test_a_check_goes_by_its_keys_and_a_list_by_the_smallest(
+        self, clock: FakeClock, age: float, answered: set[str | None]
+    ) -> None:
+        """From the same list in memory; where it is too old, the question waits for Stripe."""
+        house = House(clock, freshness=self.FRESHNESS)
+        house.remember(age, "pro")
+        keys = ("seats-5", "pro", "sso", None)
+        assert {key for key in keys if house.checker.glance(ADA, NO_WISHES, key)} == answered
+        house.fail()
+        for key in ("seats-5", "pro", "sso"):
+            assert ((await house.check(key)).source is Source.MEMORY) is (key in answered)
+            assert (house.checker.answer(ADA, key) is not None) is (key in answered)
+        if None in answered:
+            assert (await house.checker.find(ADA)).stale
+        else:
+            with pytest.raises(NoAnswer, match="no route"):
+                await house.checker.find(ADA)
+
+    async def test_a_callers_bound_is_still_the_stricter(self, clock: FakeClock) -> None:
+        """And ``max-stale`` still reaches beyond."""
+        house = House(clock, freshness=self.FRESHNESS)
+        house.remember(2000, "pro")
+        assert house.checker.answer(ADA, "sso", wishes("max-age=1999")) is None
+        assert house.checker.answer(ADA, "seats-5", wishes("max-stale=2000")) is not None
 
 
 # --- policy -------------------------------------------------------------------------------------------------------

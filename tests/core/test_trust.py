@@ -77,6 +77,17 @@ class TestStates:
         assert trust().state(None, NOW) is State.ABSENT
         assert trust().bounds(None) == trust().bounds(held(ADA, NOW)) == (100, 1000)
 
+    def test_depend_on_what_is_asked_about(self) -> None:
+        """A check goes by its key's glob, the first that matches; a list by the smallest, for it answers for all."""
+        freshness = replace(FRESHNESS, stale_by_glob=(("seats-*", 5000.0), ("seats-1", 1.0), ("sso", 500.0)))
+        judge = Trust(freshness, Watermarks(), seed=1)
+        list_ = held(ADA, NOW)
+        bounds = {key: judge.bounds(list_, key)[1] for key in ("seats-1", "seats-", "sso", "sso-2", None)}
+        assert bounds == {"seats-1": 5000.0, "seats-": 5000.0, "sso": 500.0, "sso-2": 1000.0, None: 1.0}
+        assert judge.bounds(unknown(ADA, NOW), "seats-1") == (60, 60), "nobody knows them, whatever is asked"
+        states = [judge.state(list_, NOW + 600, key) for key in ("sso", "seats-1", None)]
+        assert states == [State.EXPIRED, State.STALE, State.EXPIRED]
+
     def test_an_age_counts_from_what_the_feed_vouches_for(self) -> None:
         """A list that was taken long ago is fresh while the feed goes on without news of it."""
         watermarks = Watermarks()

@@ -1,7 +1,10 @@
 """Those who ask: one question each, in every way that there is to ask it."""
 
+from dataclasses import replace
+
 from sidecar.core.wishes import wishes
 from sidecar.errors import NoAnswer
+from sidecar.model import State
 from tests.simulation.history import History
 from tests.simulation.invariants import SLACK, Judge, Question
 from tests.simulation.process import Process
@@ -22,15 +25,11 @@ class Caller:
         """Ask one question."""
         checker = self._process.heart.checker
         held = self._process.heart.cache.get(ask.customer)
-        state = checker._trust.state(held, self._time() + SLACK)  # the clock ticks on until it is asked
-        question = Question(
-            ask,
-            wishes(ask.cache_control, ask.default),
-            self._time(),
-            state,
-            self._process.record,
-            self._judge.jumps,
-        )
+        said = wishes(ask.cache_control, ask.default)
+        question = Question(ask, said, self._time(), State.ABSENT, self._process.record, self._judge.jumps)
+        at = self._time() + SLACK  # the clock ticks on until it is asked
+        state = checker._trust.state(held, at, question.lookup_key)
+        question = replace(question, state=state)
         self._history.say("ask", *ask, f"({state})")
         self._history.counts[f"ask {ask.kind}"] += 1
         self._history.counts[f"asked when {state}"] += 1

@@ -56,6 +56,11 @@ class Question:
     jumps: int
 
     @property
+    def lookup_key(self) -> str | None:
+        """The key that is asked about; None for a whole list."""
+        return None if self.ask.kind in ("find", "refresh", "renew_soon") else self.ask.lookup_key
+
+    @property
     def is_plain(self) -> bool:
         """Whether the state of memory alone says how it is answered."""
         limited = self.wishes.max_age is not None or self.wishes.max_stale is not None
@@ -235,7 +240,10 @@ class Judge:
     def _judge_age(self, question: Question, finding: Finding) -> None:
         """See that the answer is as young as the caller wants, and marked if it is old."""
         freshness, snapshot = self._knobs.freshness, finding.snapshot
-        known, unknown = (freshness.fresh_for, freshness.stale_for), (freshness.unknown_for, freshness.unknown_for)
+        known, unknown = (
+            (freshness.fresh_for, self._stale_for(question)),
+            (freshness.unknown_for, freshness.unknown_for),
+        )
         fresh_for, stale_for = known if snapshot.unknown is None else unknown
         if not finding.stale and (finding.age > fresh_for + SLACK or snapshot.dirty is not None):
             self._history.breaks("Stale", f"not marked: {finding}")
@@ -248,6 +256,13 @@ class Judge:
             oldest = max(oldest, fresh_for + wishes.stale_if_error)
         if finding.as_of < since - oldest - SLACK:
             self._history.breaks("Age", f"older than {oldest} s: {finding}")
+
+    def _stale_for(self, question: Question) -> float:
+        """Return how old an answer about a key, or for all of them, may be; the globs here are keys."""
+        freshness, by_key = self._knobs.freshness, dict(self._knobs.freshness.stale_by_glob)
+        if question.lookup_key is None:
+            return min([freshness.stale_for, *by_key.values()])
+        return by_key.get(question.lookup_key, freshness.stale_for)
 
     def _in_time(self, question: Question) -> None:
         """See that nobody waits for what they need not wait for, and nobody longer than they said."""

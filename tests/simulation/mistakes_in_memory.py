@@ -147,9 +147,25 @@ def a_gap_ends_the_trust_in_what_was(begin):
 
 
 @mutation(Trust, "bounds", breaks="Age")
-def the_unknown_are_remembered_for_long(_bounds):
+def the_unknown_are_remembered_for_long(bounds):
     """A customer whom Stripe does not know is remembered as long as any other."""
-    return lambda self, _snapshot: (self.freshness.fresh_for, self.freshness.stale_for)
+    return lambda self, _snapshot, lookup_key=None: bounds(self, None, lookup_key)
+
+
+@mutation(Trust, "bounds", breaks="Age")
+def a_list_goes_by_the_bound_of_other_keys(bounds):
+    """A list answers for every lookup key, and goes by a bound that is none of the smallest."""
+    return lambda self, snapshot, lookup_key=None: bounds(self, snapshot, lookup_key or "key-0")
+
+
+@mutation(Trust, "bounds", breaks="Age")
+def every_key_has_the_same_bound(bounds):
+    """A check goes by the bound of what no glob matches."""
+
+    def bounds_of_others(self, snapshot, lookup_key=None):
+        return bounds(self, snapshot, None if lookup_key is None else "key-0")
+
+    return bounds_of_others
 
 
 @mutation(Checker, "glance", breaks="Stale")
@@ -167,10 +183,10 @@ def the_old_is_not_marked(glance):
 def an_old_answer_is_better_than_none(_last_resort):
     """When Stripe cannot be asked, whatever is in memory is answered."""
 
-    def whatever_there_is(self, customer, wishes, cause):
+    def whatever_there_is(self, customer, wishes, lookup_key, cause):
         held = self._cache.get(customer)
         if held is None:
-            return _last_resort(self, customer, wishes, cause)
+            return _last_resort(self, customer, wishes, lookup_key, cause)
         return self._found(held, "memory")
 
     return whatever_there_is

@@ -102,6 +102,7 @@ def knobs_of(rng: Random) -> Knobs:
         dirty_wait=rng.choice((0.0, 0.1, 0.5, 2.0)),
         deadline=rng.choice((0.3, 1.0, 2.0, 5.0)),
         audit_every=rng.choice((0.0, 15.0, 60.0, DAY)),
+        stale_by_glob=rng.choice(((), (("key-1", fresh_for * rng.choice((1, 3, 1000))),))),
     )
     return Knobs(
         freshness,

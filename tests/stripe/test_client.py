@@ -29,7 +29,7 @@ from sidecar.errors import (
 from sidecar.kit.clock import Clock, steady_clock
 from sidecar.kit.limiter import Limiter
 from sidecar.model import Customer, Flight, Snapshot
-from sidecar.stripe.client import Manners, StripeClient
+from sidecar.stripe.client import WITHOUT, Manners, StripeClient
 from sidecar.stripe.events import EVENTS_PATH, NEWS
 from sidecar.stripe.key import ApiKey
 from sidecar.stripe.transport import BODY, Transport
@@ -353,7 +353,7 @@ class TestAFault:
         stripe.break_with(None)
         await reader.fetch()
         failing, again = [record.getMessage() for record in caplog.records if record.name.startswith("sidecar")]
-        assert failing == "reading entitlements from Stripe fails (broken): An unknown error occurred"
+        assert failing == f"reading entitlements from Stripe fails (broken): An unknown error occurred; {WITHOUT}"
         assert again.startswith("reading entitlements works again, after ")
 
     async def test_of_nobody_listening_is_unreachable(self, session: aiohttp.ClientSession) -> None:
@@ -761,7 +761,7 @@ class TestTheKey:
 
     @pytest.fixture
     def key(self, file: Path) -> ApiKey:
-        return ApiKey.from_file(file)
+        return ApiKey.from_file(file, clock=FakeClock())
 
     @pytest.fixture
     def shown(self, caplog: pytest.LogCaptureFixture) -> Iterator[Callable[..., None]]:
@@ -829,7 +829,7 @@ class TestTheKey:
             assert type(await reader.failure()) is KeyRejected
             assert reader.outcomes == ["401"]
         assert caplog.messages == [
-            "reading entitlements from Stripe fails (key_rejected): Invalid API Key provided: sk_test_***"
+            f"reading entitlements from Stripe fails (key_rejected): Invalid API Key provided: sk_test_***; {WITHOUT}"
         ]
 
     async def test_of_the_other_mode_is_not_tried(

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from sidecar.errors import Broken, KeyRejected, OverBudget, Throttled, UpstreamError
+from sidecar.errors import Broken, KeyRejected, OverBudget, PermissionMissing, Throttled, UpstreamError
 from sidecar.stripe.health import Failure, Health
 from tests.fakes import FakeClock
 
@@ -81,3 +81,32 @@ def test_recovery_is_said_once_with_how_long_it_took(
     assert (health.state, health.since) == ("ok", clock.now)
     assert health.last_failure is not None
     assert health.last_failure.at == failed_at
+
+
+def test_a_missing_permission_is_named(clock: FakeClock, said: pytest.LogCaptureFixture) -> None:
+    """By the name that Stripe's dashboard has for it, with what follows."""
+    health = Health(clock, what="events", needs="rak_event_read", without="until it works, nothing does")
+    health.failed(PermissionMissing("You may not"))
+    assert said.messages == [
+        (
+            "reading events from Stripe fails (permission_missing): You may not; "
+            "the key lacks the permission rak_event_read; until it works, nothing does"
+        )
+    ]
+
+
+def test_what_the_key_may_do_is_known_by_what_stripe_says_of_it(health: Health) -> None:
+    """An answer and a 403 tell; trouble on the way does not, and of a rejected or another key nothing is known."""
+    seen = []
+    for happens in (
+        lambda: health.failed(Broken("half")),
+        health.succeeded,
+        lambda: health.failed(Broken("half")),
+        lambda: health.failed(KeyRejected("no")),
+        lambda: health.failed(PermissionMissing("no")),
+        lambda: health.failed(Throttled("429")),
+        health.forget,
+    ):
+        happens()
+        seen.append(health.may_read)
+    assert seen == [None, True, True, None, False, False, None]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sidecar.errors import BadSettings
 from sidecar.stripe.key import ApiKey
+from tests.fakes import FakeClock
 
 OLD, NEW, LIVE = "sk_test_51OldSecret", "rk_test_51NewSecret", "sk_live_51OldSecret"
 
@@ -20,9 +21,18 @@ def file(tmp_path: Path) -> Path:
     return found
 
 
+def read(file: Path) -> ApiKey:
+    return ApiKey.from_file(file, clock=FakeClock())
+
+
+def rotate(file: Path, content: str) -> None:
+    """Write to the key's file; a function of its own, for what is called by a coroutine of a test may not block."""
+    file.write_text(content)
+
+
 def complaint(file: Path) -> str:
     with pytest.raises(BadSettings) as caught:
-        ApiKey.from_file(file)
+        read(file)
     assert len(caught.value.complaints) == 1
     return str(caught.value)
 
@@ -75,7 +85,7 @@ class TestAFile:
     def test_is_read_without_the_blanks_around(self, file: Path) -> None:
         """An editor's newline is no part of the key."""
         file.write_text(f"  {OLD}\n\n")
-        assert ApiKey.from_file(file).reveal() == OLD
+        assert read(file).reveal() == OLD
 
     def test_that_is_not_there_is_named(self, tmp_path: Path) -> None:
         """The complaint has the setting, the path and the reason."""
@@ -99,56 +109,54 @@ class TestAFile:
 class TestReading:
     """Reading a key's file again."""
 
-    def test_a_rotated_key_takes_over(self, file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    @pytest.fixture
+    def key(self, file: Path) -> ApiKey:
+        return read(file)
+
+    async def test_a_rotated_key_takes_over(self, file: Path, key: ApiKey, caplog: pytest.LogCaptureFixture) -> None:
         """The new key is used, the log says so, and neither key is in it."""
         caplog.set_level(logging.INFO, "sidecar")
-        key = ApiKey.from_file(file)
-        file.write_text(f"{NEW}\n")
-        assert key.reload()
+        rotate(file, f"{NEW}\n")
+        await key.reload()
         assert key.reveal() == NEW
-        assert caplog.messages == ["the API key was read again and has changed"]
+        assert caplog.messages == [f"SIDECAR_STRIPE_API_KEY_FILE: {file}: has changed, and the new content is in use"]
 
-    def test_an_unchanged_key_is_no_news(self, file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_an_unchanged_key_is_no_news(self, file: Path, key: ApiKey, caplog: pytest.LogCaptureFixture) -> None:
         """Reading the same key again changes and says nothing."""
-        key = ApiKey.from_file(file)
-        assert not key.reload()
+        await key.reload()
         assert key.reveal() == OLD
         assert not caplog.messages
 
-    def test_a_key_without_a_file_stays(self) -> None:
+    async def test_a_key_without_a_file_stays(self) -> None:
         """A key from the environment cannot be rotated under a running process."""
         key = ApiKey(OLD)
-        assert not key.reload()
+        await key.reload()
         assert key.reveal() == OLD
 
-    @pytest.mark.parametrize("content", [None, "", "pk_test_51NewSecret"])
-    def test_a_file_without_a_key_changes_nothing(
-        self, file: Path, content: str | None, caplog: pytest.LogCaptureFixture
+    @pytest.mark.parametrize(
+        ("content", "why"),
+        [
+            ("", "is empty or has blanks or characters that no key has"),
+            ("pk_test_51NewSecret", "is a publishable key (pk_…); a secret (sk_…) or restricted (rk_…) key is needed"),
+            ("whsec_51NewSecret", "is a webhook's signing secret (whsec_…); a secret (sk_…) or restricted (rk_…) key"),
+            (LIVE, "holds a key of the other mode (test, live); changing modes takes a restart"),
+        ],
+    )
+    async def test_what_is_no_key_of_ours_changes_nothing(
+        self, file: Path, key: ApiKey, content: str, why: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A file that vanished or has no key leaves the old key in use, and the log says why."""
-        key = ApiKey.from_file(file)
-        if content is None:
-            file.unlink()
-        else:
-            file.write_text(content)
-        assert not key.reload()
-        assert key.reveal() == OLD
+        """The old key stays in use, and the log says why: what is in memory is of its mode, to begin with."""
+        rotate(file, content)
+        await key.reload()
+        assert (key.reveal(), key.livemode) == (OLD, False)
         assert [record.levelname for record in caplog.records] == ["ERROR"]
-        assert caplog.messages[0].startswith("the API key cannot be read again: SIDECAR_STRIPE_API_KEY_FILE: ")
+        assert caplog.messages[0].startswith(f"SIDECAR_STRIPE_API_KEY_FILE: {file}: {why}")
+        assert caplog.messages[0].endswith("; what was read before stays in use")
         assert "51" not in caplog.messages[0].replace(str(file), "")
 
-    def test_a_key_of_the_other_mode_is_not_used(self, file: Path, caplog: pytest.LogCaptureFixture) -> None:
-        """What is in memory is of the old mode: changing it takes a restart."""
-        key = ApiKey.from_file(file)
-        file.write_text(LIVE)
-        assert not key.reload()
-        assert (key.reveal(), key.livemode) == (OLD, False)
-        assert "of the other mode" in caplog.text
-        assert "Secret" not in caplog.text
-
-    def test_both_keys_are_made_unreadable(self, file: Path) -> None:
+    async def test_both_keys_are_made_unreadable(self, file: Path, key: ApiKey) -> None:
         """An answer to a request that was under way may still have the former key."""
-        key = ApiKey.from_file(file)
-        file.write_text(NEW)
-        key.reload()
+        rotate(file, NEW)
+        await key.reload()
         assert key.scrub(f"not {OLD}, not {NEW}") == "not rk_test_***, not rk_test_***"
+        assert key.scrub_bytes(f"not {OLD}, not {NEW}".encode()) == b"not rk_test_***, not rk_test_***"
