@@ -118,6 +118,9 @@ class Parts(Collector):
         yield gauge("cache_bytes", "Memory used for them.", cache.bytes)
         yield gauge("cache_max_bytes", "Memory that may be used for them.", cache.max_bytes)
         yield counter("cache_evictions", "Customers forgotten for lack of memory.", (), cache.evictions)
+        yield gauge(
+            "tasks", "One-off pieces of work under way: refreshes, and what follows news.", len(self._heart.tasks)
+        )
         yield gauge("event_loop_lag_seconds", "Time by which the event loop is late.", self._pulse.overdue())
         build = GaugeMetricFamily(f"{PREFIX}build_info", "Which version this is.", labels=("version", "python"))
         build.add_metric((__version__, platform.python_version()), 1)
