@@ -175,8 +175,12 @@ class Sidecar:
 
     async def end(self, number: int) -> int:
         """Send a signal, wait for the end and return the exit status."""
-        assert self.started is not None
         self.signal(number)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait for the end and return the exit status."""
+        assert self.started is not None
         async with asyncio.timeout(PATIENCE):
             status = await asyncio.shield(self.started.status)
         await self.let_go()
