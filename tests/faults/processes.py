@@ -143,14 +143,19 @@ class Sidecar:
 
     async def start(self) -> None:
         """Start, and wait until it answers."""
-        assert self.started is None
-        self._read = len(self.lines())
-        self.starts += 1
-        self.started = await self.launch(self.environment, self.log)
+        await self.begin()
+        assert self.started is not None
         async with asyncio.timeout(PATIENCE):
             while not self._find_addresses():
                 assert not self.started.status.done(), self.lines()[self._read :]
                 await asyncio.sleep(0.003)
+
+    async def begin(self) -> None:
+        """Start, and wait for nothing."""
+        assert self.started is None
+        self._read = len(self.lines())
+        self.starts += 1
+        self.started = await self.launch(self.environment, self.log)
 
     def _find_addresses(self) -> bool:
         """Read where it listens from what it says; tell whether it has said so."""
