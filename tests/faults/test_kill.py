@@ -15,6 +15,8 @@ import pytest
 
 from sidecar.settings import Settings
 from tests.faults.processes import PATIENCE, Scene, Sidecar
+from tests.faults.test_outages import healed
+from tests.faults.truth import SLACK
 
 RESTARTS = int(os.environ.get("RESTARTS", "20"))
 CUSTOMERS = [f"cus_{number}" for number in range(30)]
@@ -84,8 +86,7 @@ class Load:
         while self.goes_on:
             customer = self.rng.choice(CUSTOMERS)
             changed_at = truth.change(customer, "a", held=not truth.is_held(customer, "a"))
-            event = self.scene.stripe.accounts[None].events._occurrences[-1].event
-            if self.rng.random() > LOST and await self.is_delivered(event):
+            if self.rng.random() > LOST and await self.is_delivered(truth.last_event()):
                 truth.acknowledged(customer, changed_at)
                 self.acknowledged += 1
             await asyncio.sleep(self.rng.uniform(0, 0.03))
@@ -110,6 +111,34 @@ async def loaded(scene: Scene, sidecar: Sidecar, rng: random.Random) -> AsyncIte
             _ = group.create_task(work())
         yield load
         load.goes_on = False
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("store", STORES)
+async def test_news_outlives_a_kill(scene: Scene, tmp_path: Path, store: Callable[[Path], Store]) -> None:
+    """News was answered 200, Stripe cannot be asked, the process is killed: the old answer does not look new after it."""
+    await killed_after_news(scene, store(tmp_path))
+
+
+async def killed_after_news(scene: Scene, store: Store, *, without: str | None = None) -> None:
+    """Tell of a change while Stripe is down, and kill the sidecar before it could read the list again."""
+    scene.truth.change("cus_1", "a", held=True)
+    sidecar = await scene.started(events_poll="0", deadline="1s", dirty_wait="100ms", without=without, **store.knobs)
+    await healed(sidecar, "cus_1")
+    await scene.down()
+    await asyncio.sleep(2 * SLACK)  # so that what was read is from before the change beyond doubt
+    changed_at = scene.truth.change("cus_1", "a", held=False)
+    assert await sidecar.post(scene.truth.last_event()) == 200
+    scene.truth.acknowledged("cus_1", changed_at)
+    assert (await sidecar.check("cus_1", "a"))["stale"] is True
+    await sidecar.kill()
+    store.inspect()
+    await sidecar.start()
+    answer = await sidecar.check("cus_1", "a")
+    assert answer["stale"] or answer["source"] == "policy"
+    await scene.up()
+    await healed(sidecar, "cus_1")
+    assert await sidecar.terminate() == 0
 
 
 @pytest.mark.timeout(60 + 2 * RESTARTS)
@@ -141,10 +170,8 @@ async def killed_often(scene: Scene, store: Store, restarts: int, *, without: st
             assert (await sidecar.status())["phase"] == "serving"
             assert await sidecar.health("/readyz") == 200
     assert min(load.answers, load.acknowledged) >= restarts
-    async with asyncio.timeout(PATIENCE):
-        for customer in CUSTOMERS:
-            while not is_true(scene, await sidecar.check(customer, "a")):
-                await asyncio.sleep(0.01)
+    for customer in CUSTOMERS:
+        await healed(sidecar, customer)
     assert await sidecar.terminate() == 0
     store.inspect()
 
@@ -156,8 +183,3 @@ async def some_life(load: Load, rng: random.Random) -> None:
         while load.answers < answers + 3 or load.acknowledged < acknowledged + 1:
             await asyncio.sleep(0.002)
     await asyncio.sleep(rng.uniform(0, 0.15))
-
-
-def is_true(scene: Scene, answer: dict[str, Any]) -> bool:
-    """Tell whether an answer is the truth of now, and sure of it."""
-    return answer["entitled"] is scene.truth.is_held(answer["customer"], "a") and not answer["stale"]

@@ -32,8 +32,8 @@ async def healed(sidecar: Sidecar, customer: str) -> None:
     async with asyncio.timeout(PATIENCE):
         while True:
             answer = await sidecar.check(customer, "a")
-            if answer["source"] != "policy" and not answer["stale"]:
-                assert answer["entitled"] is sidecar.truth.is_held(customer, "a")
+            known = answer["source"] != "policy" and not answer["stale"]
+            if known and answer["entitled"] is sidecar.truth.is_held(customer, "a"):
                 return
             await asyncio.sleep(0.02)
 
@@ -72,7 +72,9 @@ async def down_for_long(scene: Scene, *, without: str | None = None) -> None:
         age = answer["age"]
         assert isinstance(age, float)
         assert age <= 2.001, "older than stale_for"
-        assert (answer["entitled"], answer["as_of"]) == (True, first["as_of"]), answer
+        assert (answer["entitled"], answer["as_of"]) == (True, first["as_of"]), (
+            "nothing was learnt, and yet it is newer"
+        )
         ages.append(age)
         await asyncio.sleep(0.05)
     assert ages == sorted(ages)

@@ -12,6 +12,9 @@ from sidecar.demo import FakeStripe
 SLACK = 0.05
 """Seconds by which two processes may read one clock differently: it may be slewed after one of them has started."""
 
+REMEMBERED = 200
+"""Answers about a customer that are remembered, to be compared with later ones."""
+
 CODES = {"broken", "throttled", "unreachable", "deadline", "over_budget", "circuit_open"}
 
 
@@ -50,6 +53,10 @@ class Truth:
         self._spans[customer, lookup_key].append(Span(before, held=held))
         return before
 
+    def last_event(self) -> dict[str, Any]:
+        """Return what Stripe has to tell of the last change."""
+        return self.stripe.accounts[None].events._occurrences[-1].event
+
     def is_held(self, customer: str, lookup_key: str) -> bool:
         """Tell what is true now."""
         return self._spans[customer, lookup_key][-1].held
@@ -86,11 +93,14 @@ class Truth:
         before = said[: bisect_left(said, (asked_at, -inf))]
         assert as_of >= (before[-1][1] if before else -inf), f"went back in time: {answer}"
         said.append((got_at, max(as_of, said[-1][1] if said else -inf)))
+        del said[:-REMEMBERED]
 
     def _was(self, customer: str, lookup_key: str, held: bool, *, since: float, until: float) -> bool:  # noqa: FBT001 -- the state
-        spans = self._spans[customer, lookup_key]
-        ends = [*(span.since for span in spans[1:]), inf]
-        return any(
-            span.held is held and span.since <= until + SLACK and end >= since - SLACK
-            for span, end in zip(spans, ends, strict=True)
-        )
+        end = inf
+        for span in reversed(self._spans[customer, lookup_key]):
+            if end < since - SLACK:
+                return False
+            if span.held is held and span.since <= until + SLACK:
+                return True
+            end = span.since
+        return False
