@@ -139,10 +139,10 @@ class Load:
         _ = await self.sidecar.check(self.rng.choice(HOT), "a")
 
     async def ask_cold(self) -> None:
-        """Ask about some of more customers than memory has room for, with long names; Stripe knows none of them."""
+        """Ask about some of more customers than memory has room for; Stripe knows none of them."""
         self.asked += TOGETHER
-        cold = [f"cus_cold_{number % COLD:0200}" for number in range(self.asked, self.asked + TOGETHER)]
-        _ = await self.sidecar.checks(*((customer, "a") for customer in cold))
+        numbers = range(self.asked, self.asked + TOGETHER)
+        _ = await self.sidecar.checks(*((cold(number % COLD), "a") for number in numbers))
 
     async def ask_many(self) -> None:
         """Ask in a batch."""
@@ -203,6 +203,11 @@ class Load:
         self.scene.stripe.break_with(None)
 
 
+def cold(number: int) -> str:
+    """Return the name of one of the customers whom Stripe does not know; it is long, so that memory is full soon."""
+    return f"cus_cold_{number:0200}"
+
+
 @asynccontextmanager
 async def loaded(scene: Scene, sidecar: Sidecar) -> AsyncIterator[Load]:
     """Have the load, on connections that are closed afterwards."""
@@ -224,15 +229,23 @@ async def soak(scene: Scene, seconds: float) -> Report:
         rate=1000, burst=1000, cache_bytes="1MiB", fresh_for="1s", deadline="5s", events_poll="1s", events_lag="0s"
     )
     report = Report(await Sample.of(sidecar))
+    await fill_memory(sidecar)
     async with loaded(scene, sidecar) as load:
         for _ in range(SAMPLES):
             await asyncio.sleep(seconds / SAMPLES)
             report.samples.append(await Sample.of(sidecar))
     assert len(load.done) == len(load.steps()), load.done
-    assert (await sidecar.metrics())["cache_evictions_total"] > 0, "memory was never full"
     report.after = await at_rest(scene, sidecar, report.idle)
     assert await sidecar.terminate() == 0
     return report
+
+
+async def fill_memory(sidecar: Sidecar) -> None:
+    """Ask about the cold customers until some are forgotten for others."""
+    async with asyncio.timeout(2 * PATIENCE):
+        while not (await sidecar.metrics())["cache_evictions_total"]:
+            for first in range(0, COLD, 500):
+                _ = await sidecar.checks(*((cold(number), "a") for number in range(first, first + 500)))
 
 
 async def at_rest(scene: Scene, sidecar: Sidecar, idle: Sample) -> Sample:
