@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.demo import Fault
 from tests.faults.processes import Scene
-from tests.faults.test_kill import killed_after_news, memory
+from tests.faults.test_kill import killed_after_news, memory, sqlite, with_store
 from tests.faults.test_outages import broken, down_for_long, network_fails
 from tests.faults.test_throttling import storm
 
@@ -28,6 +28,10 @@ async def news(scene: Scene, without: str) -> None:
     await killed_after_news(scene, memory(scene.directory), without=without)
 
 
+async def news_kept(scene: Scene, without: str) -> None:
+    await killed_after_news(scene, sqlite(scene.directory), without=without)
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("guard", "case", "missed"),
@@ -37,6 +41,7 @@ async def news(scene: Scene, without: str) -> None:
         ("an-old-answer-is-better-than-none", long_outage, "older than stale_for"),
         ("the-budget-never-ends", throttling, "more requests than the budget has"),
         ("news-marks-nothing", news, "news was lost"),
+        pytest.param("the-store-is-told-of-no-news", news_kept, "news was lost", marks=with_store),
     ],
 )
 async def test_a_guard_that_is_removed_is_missed(

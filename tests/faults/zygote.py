@@ -21,7 +21,7 @@ import uvloop  # noqa: F401 -- what `serve` imports late
 from sidecar import app, cli  # noqa: F401 -- what `serve` imports late
 from sidecar.__main__ import main
 from tests.faults import mistakes  # noqa: F401 -- mutations list themselves
-from tests.simulation import mistakes_in_memory, mistakes_in_reading  # noqa: F401 -- the same
+from tests.simulation import runner  # noqa: F401 -- the same
 from tests.simulation.mutations import switched_off
 
 
