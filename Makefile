@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate lint types docs bench bench-restart fmt lock clean
+.PHONY: help demo test simulate faults soak lint types docs bench bench-restart fmt lock clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,16 @@ SEEDS ?= 2000
 
 simulate: $(VENV)/.dev ## Play SEEDS random histories under virtual time and check every promise
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
+
+RESTARTS ?= 200
+
+faults: $(VENV)/.dev ## Break real processes in every way, RESTARTS times with kill -9
+	RESTARTS=$(RESTARTS) $(BIN)/python -m pytest tests/faults $(ARGS)
+
+MINUTES ?= 60
+
+soak: $(VENV)/.dev ## Load one process for MINUTES and see that nothing grows
+	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(ARGS)
 
 lint: $(VENV)/.dev ## Check format, style and the direction of imports
 	$(BIN)/ruff format --check .

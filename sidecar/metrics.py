@@ -164,6 +164,9 @@ class Parts(Collector):
         )
         reloaded = self._process.secrets.counts
         yield counter("secrets_reloaded", "Files with secrets read again.", ("secret", "outcome"), reloaded)
+        yield gauge(
+            "tasks", "One-off pieces of work under way: refreshes, and what follows news.", len(self._heart.tasks)
+        )
         yield gauge("event_loop_lag_seconds", "Time by which the event loop is late.", self._process.pulse.overdue())
         build = GaugeMetricFamily(f"{PREFIX}build_info", "Which version this is.", labels=("version", "python"))
         build.add_metric((__version__, platform.python_version()), 1)

@@ -50,6 +50,7 @@ class Heart:
     news: News
     vigil: Vigil
     checker: Checker
+    tasks: Tasks
 
     @classmethod
     def of(cls, ports: Ports, rules: Rules, *, tasks: Tasks, clock: Clock) -> Self:
@@ -66,4 +67,4 @@ class Heart:
         vigil = Vigil(refresher, tasks=tasks, clock=clock)
         trust = Trust(rules.freshness, watermarks, seed=rules.seed)
         checker = Checker(recall, refresher, vigil, trust=trust, policies=rules.policies, clock=clock)
-        return cls(watermarks, cache, changes, audit, refresher, schedule, news, vigil, checker)
+        return cls(watermarks, cache, changes, audit, refresher, schedule, news, vigil, checker, tasks)

@@ -8,8 +8,11 @@ a 401 uses up neither `after` nor `times`. An answer is made at once, however la
 import asyncio
 import base64
 import binascii
+import socket
+import struct
 from collections import ChainMap
 from collections.abc import Mapping
+from contextlib import suppress
 from email.utils import formatdate
 from urllib.parse import parse_qsl
 
@@ -17,7 +20,7 @@ import orjson
 from aiohttp import web
 
 from sidecar.demo.accounts import Account
-from sidecar.demo.faults import FOREIGN, REFUSED, Fault, Json, Refusal
+from sidecar.demo.faults import FOREIGN, REFUSED, Fault, Json, Refusal, Trouble
 from sidecar.demo.operations import CURSORS, ENTITLEMENTS, FEATURES, UNKNOWN, VERSION, Seen, operation_of
 from sidecar.demo.pages import Pairs, Params, checked, found, page, required
 from sidecar.demo.stripe import FakeStripe
@@ -35,15 +38,58 @@ async def receive(stripe: FakeStripe, request: web.Request) -> web.StreamRespons
     except Refusal as refusal:
         answer = refusal
     response = _worded(stripe, seen, answer, fault)
-    if trouble and fault is Fault.HANG:
+    if trouble:
+        return await _troubled(trouble, request, seen, response)
+    seen.status = response.status
+    return response
+
+
+async def _troubled(trouble: Trouble, request: web.Request, seen: Seen, response: web.Response) -> web.StreamResponse:
+    """Send an answer as the network has it."""
+    fault = trouble.fault
+    if fault is Fault.HANG:
         await trouble.mended.wait()
-    if trouble and fault is Fault.SLOW:
+    if fault is Fault.SLOW:
         await asyncio.sleep(trouble.delay)
     if fault is Fault.RESET:
         request.protocol.force_close()
-    else:
-        seen.status = response.status
-    return response
+        return response
+    seen.status = response.status
+    if fault is Fault.DRIP:
+        return await _dripped(trouble, request, response)
+    return await _torn(request, response) if fault is Fault.TORN else response
+
+
+async def _begun(request: web.Request, response: web.Response) -> tuple[web.StreamResponse, bytes]:
+    """Send the head of an answer, and give the body that it announces."""
+    body = response.body if isinstance(response.body, bytes) else b""
+    begun = web.StreamResponse(status=response.status, headers=response.headers)
+    begun.content_length = len(body)
+    await begun.prepare(request)
+    return begun, body
+
+
+async def _dripped(trouble: Trouble, request: web.Request, response: web.Response) -> web.StreamResponse:
+    dripping, body = await _begun(request, response)
+    for place in range(len(body)):
+        if trouble.mended.is_set():
+            await dripping.write(body[place:])
+            break
+        await dripping.write(body[place : place + 1])
+        with suppress(TimeoutError):
+            await asyncio.wait_for(trouble.mended.wait(), trouble.delay)
+    return dripping
+
+
+async def _torn(request: web.Request, response: web.Response) -> web.StreamResponse:
+    torn, body = await _begun(request, response)
+    await torn.write(body[: len(body) // 2])
+    transport = request.transport
+    if transport is not None:  # who asked is still there
+        # A socket that does not linger says RST when it closes, and not FIN (socket(7)).
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+    return torn
 
 
 def _note(stripe: FakeStripe, request: web.Request) -> Seen:

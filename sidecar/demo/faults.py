@@ -15,8 +15,10 @@ class Fault(StrEnum):
     HTML = "html"  # 502 from something in front of Stripe
     NOT_JSON = "not_json"  # 200 from something that is not Stripe
     HALF = "half"  # the whole length announced, half the body sent, the connection closed
+    TORN = "torn"  # the same, but the connection is reset
     HANG = "hang"  # nothing, until mended
     SLOW = "slow"  # the true answer, `delay` seconds late
+    DRIP = "drip"  # the true answer, byte by byte, each `delay` seconds after the one before, until mended
     RESET = "reset"  # the connection closed without an answer
     ENDLESS = "endless"  # every list empty, and yet more to come
     REPEATED = "repeated"  # every list its first page, whatever the cursor, and more to come

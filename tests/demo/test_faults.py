@@ -10,6 +10,7 @@ from sidecar.demo import FakeStripe, Fault, Seen
 from tests.demo.asking import (
     ACTIVE,
     FEATURES,
+    KEY,
     Curl,
     arrived,
     curling,
@@ -64,6 +65,28 @@ class TestFaults:
         assert half == whole[: len(whole) // 2]
         with pytest.raises(aiohttp.ClientPayloadError):
             await curl.held()
+
+    async def test_a_torn_answer(self, fake: FakeStripe, curl: Curl) -> None:
+        """The same, but the connection is reset, which is another error to who reads."""
+        fake.grant("cus_a", "sso")
+        fake.break_with(Fault.TORN)
+        with pytest.raises(ConnectionResetError):
+            await raw(curl.url)
+        with pytest.raises(aiohttp.ClientError):
+            await curl.held()
+        assert [seen.status for seen in fake.requests] == [200, 200]
+
+    async def test_an_answer_in_drops(self, fake: FakeStripe, curl: Curl) -> None:
+        """A byte at a time, and the rest at once when it is mended."""
+        fake.grant("cus_a", "sso")
+        fake.break_with(Fault.DRIP)
+        assert (await curl.held()).keys == ["sso"]
+        fake.break_with(Fault.DRIP, delay=60)
+        params = {"customer": "cus_a"}
+        async with curl.session.get(curl.url + ACTIVE, headers={"Authorization": f"Bearer {KEY}"}, params=params) as it:
+            assert await it.content.readany() == b"{"
+            fake.break_with(None)
+            assert b"sso" in await it.read()
 
     async def test_no_answer_at_all(self, fake: FakeStripe, curl: Curl) -> None:
         """The connection closes without a byte."""
