@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic_core import PydanticUndefined
@@ -14,15 +15,21 @@ from tests.fakes import settings_for
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = (README, ROOT / "docs" / "metrics.md")
+PAGES = (README, ROOT / "docs" / "metrics.md", ROOT / "docs" / "settings.md")
+MAIN = (
+    "stripe_api_key_file", "listen", "local_token_file", "fresh_for", "stale_for", "deadline", "events_poll", "webhook_secret",
+    "policy", "rate", "replicas", "cache_bytes", "store",
+)  # fmt: skip
+"""Settings that most people look at; the README has these."""
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def settings_table() -> str:
-    """Return the table of settings."""
+def settings_table(names: Iterable[str]) -> str:
+    """Return the table of these settings."""
     defaults = Settings.model_construct().model_dump(mode="json")
     rows = ["| Variable | Default | Meaning |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
+    for name in names:
+        field = Settings.model_fields[name]
         if field.default is PydanticUndefined:
             raise ValueError(f"{name} has no default")
         rows.append(f"| `{PREFIX}{name.upper()}` | {shown(name, defaults[name])} | {field.description} |")
@@ -33,7 +40,7 @@ def shown(name: str, value: object) -> str:
     """Return a default as one would write it."""
     if value is None:
         return ""
-    if name == "cache_bytes" and isinstance(value, int):
+    if name.endswith("_bytes") and isinstance(value, int):
         return f"`{value >> 20}MiB`"
     if name == "policy":
         return "`deny`"
@@ -58,7 +65,11 @@ async def metrics_table() -> str:
 
 async def with_tables(text: str) -> str:
     """Return ``text`` with what stands between the marks written anew."""
-    tables = {"settings": settings_table(), "metrics": await metrics_table()}
+    tables = {
+        "main_settings": settings_table(MAIN),
+        "settings": settings_table(Settings.model_fields),
+        "metrics": await metrics_table(),
+    }
     return MARKED.sub(lambda match: f"{match[1]}{tables[match[2]]}\n{match[3]}", text)
 
 
