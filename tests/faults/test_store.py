@@ -1,6 +1,9 @@
 """What a sidecar has written down is of use when nothing else is; and when it is not, nothing is lost but that."""
 
 import asyncio
+import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -80,3 +83,84 @@ async def test_the_disk_is_full(scene: Scene, tmp_path: Path) -> None:
         for customer in CUSTOMERS:
             await healed(sidecar, customer)
         assert await sidecar.terminate() == 0
+
+
+@pytest.mark.parametrize("damage", ["noise", "half", "newer", "no database"])
+async def test_the_file_is_damaged(scene: Scene, tmp_path: Path, damage: str) -> None:
+    """It is put aside and begun anew; the log says it once; answers are right all the while."""
+    file = tmp_path / "store.db"
+    for customer in CUSTOMERS:
+        scene.truth.change(customer, "a", held=True)
+    sidecar = await scene.started(store=f"sqlite:///{file}", events_poll="0", rate=1000, burst=1000)
+    for customer in CUSTOMERS:
+        await healed(sidecar, customer)
+    await written(sidecar)
+    assert await sidecar.terminate() == 0
+    spoil(file, damage)
+    await sidecar.start()
+    for customer in CUSTOMERS:
+        await healed(sidecar, customer)
+    await written(sidecar)
+    assert (await sidecar.status())["store"]["state"] == "ok"
+    said = [line for line in sidecar.messages() if "the store is of no use" in line]
+    assert len(said) == 1, said
+    assert file.with_name("store.db.set-aside").exists()
+    assert await sidecar.terminate() == 0
+    await scene.down()
+    await sidecar.start()
+    assert {(await sidecar.check(customer, "a"))["source"] for customer in CUSTOMERS} == {"store"}
+    assert await sidecar.terminate() == 0
+
+
+def spoil(file: Path, damage: str) -> None:
+    """Damage a store that nobody uses."""
+    whole = file.read_bytes()
+    match damage:
+        case "noise":
+            file.write_bytes(whole[:4096] + os.urandom(len(whole) - 4096))
+        case "half":
+            file.write_bytes(whole[: len(whole) // 2])
+        case "newer":
+            with closing(sqlite3.connect(file)) as connection:
+                connection.execute("PRAGMA user_version=99")
+        case _:
+            file.write_bytes(b"what is this? not a database, that is for sure")
+
+
+def remove(file: Path) -> None:
+    """Delete a store, with all that belongs to it."""
+    for one in file.parent.glob(f"{file.name}*"):
+        one.unlink()
+
+
+async def test_the_file_is_deleted_under_us(scene: Scene, tmp_path: Path) -> None:
+    """It is missed at the next change, and made again with all that is in memory."""
+    file = tmp_path / "store.db"
+    for customer in CUSTOMERS:
+        scene.truth.change(customer, "a", held=True)
+    sidecar = await scene.started(store=f"sqlite:///{file}", events_poll="0", rate=1000, burst=1000)
+    for customer in CUSTOMERS:
+        await healed(sidecar, customer)
+    await written(sidecar)
+    remove(file)
+    _ = await sidecar.check(CUSTOMERS[0], "a", Cache_Control="max-age=0", query="?default=deny")
+    async with asyncio.timeout(PATIENCE):
+        while not file.exists() or (await sidecar.status())["store"]["state"] != "ok":
+            await asyncio.sleep(0.1)
+    await written(sidecar)
+    await sidecar.kill()
+    await scene.down()
+    await sidecar.start()
+    assert {(await sidecar.check(customer, "a"))["source"] for customer in CUSTOMERS} == {"store"}
+    assert await sidecar.terminate() == 0
+
+
+async def test_the_file_cannot_be_written(scene: Scene, tmp_path: Path) -> None:
+    """Memory answers; the status says why there is no store."""
+    (tmp_path / "store.db").mkdir()  # which is what no permission does to everybody but root
+    scene.truth.change("cus_1", "a", held=True)
+    sidecar = await scene.started(store=f"sqlite:///{tmp_path}/store.db", events_poll="0")
+    await healed(sidecar, "cus_1")
+    assert (await sidecar.status())["store"]["state"] == "failed"
+    assert await sidecar.health("/readyz") == 200
+    assert await sidecar.terminate() == 0
