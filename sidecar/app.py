@@ -100,14 +100,15 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
             rate=settings.rate / settings.replicas, burst=max(1.0, settings.burst / settings.replicas), clock=clock
         )
         session = await stack.enter_async_context(upstream_session())
-        manners = Manners(settings.stripe_api_base, settings.stripe_version, settings.max_pages)
+        seed = secrets.randbits(32)
+        manners = Manners(settings.stripe_api_base, settings.stripe_version, settings.max_pages, seed=seed)
         client = StripeClient(Transport(session, limiter), had.key, manners, limiter=limiter, clock=clock)
 
         tasks = Tasks(expected=(UpstreamError,))
         stack.push_async_callback(tasks.close)
         policies = Policies({glob: Policy(policy) for glob, policy in settings.policy.items()})
         rules = Rules(settings.freshness, policies, settings.cache_bytes, seed=secrets.randbits(32))
-        heart = Heart.of(client.fetch, limiter.take_spare, rules, tasks=tasks, clock=clock)
+        heart = Heart.of(client.fetch, client.take_spare, rules, tasks=tasks, clock=clock)
         feed = feed_of(settings, client, heart, clock)
         webhooks = Webhooks(
             had.webhook_secrets,
