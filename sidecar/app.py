@@ -111,7 +111,8 @@ async def assembled(
             rate=settings.rate / settings.replicas, burst=max(1.0, settings.burst / settings.replicas), clock=clock
         )
         session = await stack.enter_async_context(upstream_session())
-        manners = Manners(settings.stripe_api_base, settings.stripe_version, settings.max_pages)
+        seed = secrets.randbits(32)
+        manners = Manners(settings.stripe_api_base, settings.stripe_version, settings.max_pages, seed=seed)
         client = StripeClient(Transport(session, limiter), had.key, manners, limiter=limiter, clock=clock)
 
         store = await opened_store(settings, had, stack, clock=clock)
@@ -119,11 +120,11 @@ async def assembled(
         stack.push_async_callback(tasks.close)
         policies = Policies({glob: Policy(policy) for glob, policy in settings.policy.items()})
         rules = Rules(settings.freshness, policies, settings.cache_bytes, seed=secrets.randbits(32))
-        heart = Heart.of(Ports(client.fetch, limiter.take_spare, store), rules, tasks=tasks, clock=clock)
+        heart = Heart.of(Ports(client.fetch, client.take_spare, store), rules, tasks=tasks, clock=clock)
         if isinstance(store, Sqlite):
             store.everything = heart.cache.snapshots
         feed = feed_of(settings, client, heart, clock)
-        check = KeyCheck(client.probe, limiter.take_spare, client.health)
+        check = KeyCheck(client.probe, client.take_spare, client.health)
         if had.key.file is not None:
             had.key.file.then += check.again, feed.health.forget
         webhooks = Webhooks(

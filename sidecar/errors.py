@@ -19,6 +19,7 @@ SidecarError
     │   └── Untold         nobody's: changes that cannot be told customer by customer
     ├── Unreachable        the network's or Stripe's: refused, reset, timed out
     ├── OverBudget         ours: the budget has no request left in time
+    ├── CircuitOpen        ours: requests have failed so often that none is sent for a while
     ├── Defect             ours: nobody expected it; the log has the traceback
     └── TimedOut           the caller's deadline passed before the flight landed
 
@@ -27,6 +28,7 @@ requests in its logs. ``code`` is a stable word for machines: it is an HTTP prob
 """
 
 import re
+from typing import Self
 
 KEY = re.compile(r"\b((?:sk|rk)(?:_[a-z]+)?|whsec)_[\w+/=-]+")
 """What looks like one of Stripe's secret keys or signing secrets, in a group what may be shown of it."""
@@ -117,6 +119,10 @@ class UpstreamError(SidecarError):
         self.request_id = request_id
         self.retry = self.retry if retry is None else retry
 
+    def kept(self) -> Self:
+        """Return an error that says the same, to be remembered: without the frames that a raised one holds."""
+        return type(self)(self.detail, status=self.status, request_id=self.request_id)
+
 
 class KeyRejected(UpstreamError):
     """Stripe does not accept the API key (401)."""
@@ -178,6 +184,16 @@ class OverBudget(UpstreamError):
     """Our own budget has no request left within the time that may be waited."""
 
     code = "over_budget"
+
+
+class CircuitOpen(UpstreamError):
+    """Requests have failed so often in a row that none is sent for a while; ``last`` is what the last one came to."""
+
+    code = "circuit_open"
+
+    def __init__(self, detail: str, *, last: UpstreamError | None = None, **kwargs: object) -> None:
+        super().__init__(detail, **kwargs)  # type: ignore[arg-type]
+        self.last = last
 
 
 class Defect(UpstreamError):

@@ -7,6 +7,7 @@ pairs of route and status are there from the start, at zero, so that a rate has 
 import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from math import inf
 from typing import Any, NamedTuple
 
 from aiohttp import web
@@ -17,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from sidecar import __version__
 from sidecar.core.heart import Heart
+from sidecar.kit.breaker import State
 from sidecar.kit.door import Door
 from sidecar.kit.limiter import Limiter
 from sidecar.kit.pulse import Pulse
@@ -116,8 +118,37 @@ class Parts(Collector):
         failing = 0 if client.health.state in ("ok", "untried") else 1
         yield gauge("upstream_failing", "1 while the last request to Stripe came to nothing.", failing)
         yield gauge("budget_left_requests", "Requests to Stripe that could be sent at once.", limiter.left)
-        yield gauge("budget_rate_requests_per_second", "Requests to Stripe that the budget allows.", limiter.rate)
+        yield from self._budget()
+        yield from self._breakers()
+
+    def _budget(self) -> Iterator[Metric]:
+        limiter, bucket = self._upstream.limiter, self._upstream.limiter.bucket
+        yield gauge("budget_rate_requests_per_second", "Requests to Stripe that the budget allows now.", bucket.rate)
+        yield gauge(
+            "budget_configured_rate_requests_per_second", "Those that it allows unless slowed.", bucket.configured
+        )
         yield counter("budget_refused", "Requests that the budget had no room for in time.", (), limiter.refused)
+        yield counter("budget_throttled", "Refusals of Stripe's rate limiters.", (), bucket.throttled)
+        yield histogram(
+            "budget_wait_seconds",
+            "Time that requests waited for the budget.",
+            {(urgency.name.lower(),): tally for urgency, tally in limiter.waited.items()},
+            ("class",),
+        )
+
+    def _breakers(self) -> Iterator[Metric]:
+        breakers = self._upstream.client.breakers
+        states = GaugeMetricFamily(
+            f"{PREFIX}breaker_state", "1 for the state that a breaker is in.", labels=("operation", "state")
+        )
+        for operation, breaker in sorted(breakers.items()):
+            for state in State:
+                states.add_metric((operation, state), breaker.state is state)
+        yield states
+        opened = {operation: breaker.opened for operation, breaker in breakers.items()}
+        yield counter(
+            "breaker_opened", "Times that all requests failed and none was sent for a while.", ("operation",), opened
+        )
 
     def _news(self) -> Iterator[Metric]:
         heart, feed = self._heart, self._upstream.feed
@@ -189,10 +220,15 @@ def gauge(name: str, meaning: str, value: float) -> Metric:
     return GaugeMetricFamily(PREFIX + name, meaning, value=value)
 
 
-def histogram(name: str, meaning: str, tally: Tally) -> Metric:
-    """Return a histogram."""
-    buckets = [("+Inf" if bound == float("inf") else repr(float(bound)), count) for bound, count in tally.cumulative()]
-    return HistogramMetricFamily(PREFIX + name, meaning, buckets=buckets, sum_value=tally.sum)
+def histogram(
+    name: str, meaning: str, tallies: Tally | Mapping[tuple[str, ...], Tally], labels: Iterable[str] = ()
+) -> Metric:
+    """Return a histogram; of several ``tallies``, one per combination of label values."""
+    family = HistogramMetricFamily(PREFIX + name, meaning, labels=tuple(labels))
+    for values, tally in {(): tallies}.items() if isinstance(tallies, Tally) else tallies.items():
+        buckets = [("+Inf" if bound == inf else repr(float(bound)), count) for bound, count in tally.cumulative()]
+        family.add_metric(values, buckets, tally.sum)
+    return family
 
 
 def registry(parts: Parts) -> CollectorRegistry:

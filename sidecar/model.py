@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple, Self
 
 from sidecar.errors import NoAnswer, UnknownCustomer, UpstreamError
+from sidecar.kit.limiter import Urgency
 
 CUSTOMER_ID = re.compile(r"[A-Za-z0-9_]{1,255}")
 ACCOUNT_ID = re.compile(r"acct_[A-Za-z0-9_]{1,250}")
@@ -254,7 +255,7 @@ class Exchange:
 class Flight:
     """The log of one refresh: written while it is under way, kept to explain answers afterwards.
 
-    ``prepaid`` says that the budget has already given the token for its first request; ``trouble`` is why the last
+    ``urgency`` is why the list is read, and rises when somebody more urgent joins. ``prepaid`` says that the budget has already given the token for its first request; ``trouble`` is why the last
     attempt came to nothing, while another one may follow; ``dirty`` when there was news while it was in the air.
     """
 
@@ -264,6 +265,7 @@ class Flight:
     landed: float | None = None
     outcome: str | None = None
     detail: str | None = None
+    urgency: Urgency = Urgency.CALLER
     prepaid: bool = False
     trouble: tuple[type[UpstreamError], str] | None = None
     dirty: Dirty | None = None

@@ -9,6 +9,7 @@ from sidecar import errors
 from sidecar.errors import (
     BadSettings,
     Broken,
+    CircuitOpen,
     CursorVanished,
     Defect,
     KeyRejected,
@@ -37,6 +38,7 @@ CODES = {
     Broken: ("broken", True),
     Unreachable: ("unreachable", True),
     OverBudget: ("over_budget", False),
+    CircuitOpen: ("circuit_open", False),
     Defect: ("internal", False),
     TimedOut: ("deadline", False),
 }
@@ -88,6 +90,18 @@ def test_being_throttled_has_a_reason_and_an_end() -> None:
     assert (plain.reason, plain.after, plain.retry, plain.status) == (None, None, True, 429)
     full = Throttled("slow down", reason="endpoint-rate", after=3.0, request_id="req_1", retry=False)
     assert (full.reason, full.after, full.retry, full.request_id) == ("endpoint-rate", 3.0, False, "req_1")
+
+
+def test_an_open_circuit_tells_what_opened_it() -> None:
+    """Whoever asks for the cause is told of the last failure; without frames, as it is kept for long."""
+    try:
+        raise Broken("Stripe answered 502", status=502, request_id="req_1")
+    except Broken as error:
+        kept = error.kept()
+    assert (type(kept), str(kept), kept.status, kept.request_id) == (Broken, "Stripe answered 502", 502, "req_1")
+    assert kept.__traceback__ is None
+    assert CircuitOpen("nothing is asked", last=kept).last is kept
+    assert CircuitOpen("nothing is asked").last is None
 
 
 def test_too_much_to_read_is_not_tried_again() -> None:

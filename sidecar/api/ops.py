@@ -15,9 +15,11 @@ from prometheus_client.exposition import choose_encoder
 from sidecar import __version__
 from sidecar.api import answers
 from sidecar.core.heart import Heart
-from sidecar.errors import Malformed, NotAllowed
+from sidecar.errors import Malformed, NotAllowed, UpstreamError
+from sidecar.kit.breaker import Breaker, State
 from sidecar.kit.clock import Clock
 from sidecar.kit.lifecycle import Lifecycle, Phase
+from sidecar.kit.limiter import Limiter
 from sidecar.kit.pulse import Pulse
 from sidecar.metrics import Upstream
 from sidecar.rotation import Rotation, SecretFile
@@ -25,7 +27,7 @@ from sidecar.stores.memory import Memory
 from sidecar.stores.sqlite import Sqlite
 from sidecar.stripe.client import StripeClient
 from sidecar.stripe.feed import Feed
-from sidecar.stripe.health import Health
+from sidecar.stripe.health import Failure, Health
 
 LIVELY = 5.0
 """Seconds by which the event loop may be late before the process counts as hung."""
@@ -133,13 +135,8 @@ def status_of(
                 "evictions": cache.evictions,
             },
             "flights": {"in_the_air": refresher.in_the_air(), "deferred": refresher.deferred},
-            "budget": {
-                "left": int(limiter.left),
-                "rate": limiter.rate,
-                "burst": limiter.burst,
-                "waiting": limiter.waiting,
-                "refused": limiter.refused,
-            },
+            "budget": say_budget(limiter),
+            "breakers": {operation: say_breaker(breaker) for operation, breaker in client.breakers.items()},
         }
 
     return read
@@ -179,6 +176,35 @@ def say_secret(file: SecretFile) -> dict[str, Any]:
     return {"in_use_since": answers.moment(file.since), "last_problem": problem}
 
 
+def say_budget(limiter: Limiter) -> dict[str, Any]:
+    """Return how many requests may be sent to Stripe, and since when fewer than are configured."""
+    bucket = limiter.bucket
+    rate = bucket.rate
+    return {
+        "left": int(limiter.left),
+        "rate": round(rate, 3),
+        "configured_rate": bucket.configured,
+        "slowed_since": None if bucket.slowed_at is None else answers.moment(bucket.slowed_at),
+        "burst": bucket.burst,
+        "waiting": limiter.waiting,
+        "refused": limiter.refused,
+        "throttled": bucket.throttled,
+    }
+
+
+def say_breaker(breaker: Breaker) -> dict[str, Any]:
+    """Return whether requests are let through, since when, and why not."""
+    state, cause = breaker.state, breaker.cause
+    why = None if cause is None or state is State.CLOSED else {**say_error(cause), "status": cause.status}
+    return {"state": state, "since": answers.moment(breaker.since), "last_failure": why}
+
+
+def say_error(error: UpstreamError | Failure) -> dict[str, Any]:
+    """Return what an error was, and what it said where that is ours to tell."""
+    ours = error.code in OURS_TO_TELL
+    return {"code": error.code, "detail": ACCOUNT.sub("acct_…", error.detail) if ours else None}
+
+
 def say_feed(feed: Feed, heart: Heart) -> dict[str, Any]:
     """Return how far news can be trusted to have come: up to the watermark every change is known."""
     until = heart.watermarks.until(None)
@@ -204,8 +230,7 @@ def say_health(health: Health) -> dict[str, Any]:
     if last is not None:
         failure = {
             "at": answers.moment(last.at),
-            "code": last.code,
-            "detail": ACCOUNT.sub("acct_…", last.detail) if last.code in OURS_TO_TELL else None,
+            **say_error(last),
             "status": last.status,
             "request_id": last.request_id,
         }

@@ -31,6 +31,7 @@ TITLES = {
     "body_too_large": "The body is too large",
     "body_too_slow": "The body did not arrive in time",
     "broken": "Stripe's answer could not be used",
+    "circuit_open": "Stripe has failed too often and is left alone for a while",
     "deadline": "Stripe did not answer in time",
     "expectation_failed": "The expectation cannot be met",
     "head_too_large": "The request's head is too large",

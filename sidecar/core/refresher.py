@@ -15,6 +15,7 @@ from typing import Any, Final
 from sidecar.core.cache import Cache, with_news
 from sidecar.errors import Defect, UpstreamError
 from sidecar.kit.clock import Clock
+from sidecar.kit.limiter import Urgency
 from sidecar.kit.singleflight import SingleFlight
 from sidecar.kit.tally import Tally
 from sidecar.kit.tasks import Tasks
@@ -30,7 +31,7 @@ Sink = Callable[[Snapshot | None, Snapshot], None]
 
 OUTCOMES: Final = (
     "landed", "unknown_customer", "wrong_mode", "key_rejected", "permission_missing", "request_rejected", "throttled", "broken",
-    "unreachable", "over_budget", "cancelled", "internal",
+    "unreachable", "over_budget", "circuit_open", "cancelled", "internal",
 )  # fmt: skip
 """Every way in which a flight can end, in a metric's fixed set of label values."""
 
@@ -46,7 +47,8 @@ HISTORY = 1024
 class Refresher:
     """Renew customers' snapshots through ``fetch``.
 
-    ``take_spare`` takes a request that the budget has left over, for a refresh that nobody waits for; after a failed
+    ``take_spare`` takes a request that the budget has left over, for a refresh that nobody waits for, unless it would be
+    in vain; after a failed
     flight a customer is left alone for ``HOLD_OFF`` seconds by such refreshes.
     """
 
@@ -69,6 +71,7 @@ class Refresher:
         self._clock = clock
         self._take_spare = take_spare
         self._prepaid: set[Customer] = set()
+        self._urgency: dict[Customer, Urgency] = {}
         self._tasks = tasks
         self._in_the_air: dict[Customer, Flight] = {}
         self._landings: dict[Customer, asyncio.Future[Snapshot | None]] = {}
@@ -118,37 +121,54 @@ class Refresher:
         for landing in landings.values():
             landing.set_result(None)
 
-    def nudge(self, customer: Customer) -> None:
-        """Refresh without waiting, unless a flight is under way, just failed, or the budget has nothing to spare."""
+    def nudge(self, customer: Customer, urgency: Urgency = Urgency.BACKGROUND) -> None:
+        """Refresh without waiting, unless a flight is under way, just failed, or the budget has nothing to spare.
+
+        ``urgency`` is that of its later pages and attempts.
+        """
         if customer in self._flights:
+            self._raise(customer, urgency)
             return
         last = self._history.get(customer)
         if last is not None and last.detail is not None and self._clock() - (last.landed or inf) < HOLD_OFF:
             return
         if self._take_spare():
             self._prepaid.add(customer)
+            self._raise(customer, urgency)
             self._flights.start(customer)
         else:
             self.deferred += 1
 
-    async def renew(self, customer: Customer, *, since: float = -inf) -> Snapshot:
+    async def renew(self, customer: Customer, *, since: float = -inf, urgency: Urgency = Urgency.CALLER) -> Snapshot:
         """Return a snapshot whose information is no older than ``since``, by one flight or at most two.
 
         A flight that was in the air when the caller came may have asked Stripe too early for it; then the next one,
-        shared by all who came too late for the first, will do.
+        shared by all who came too late for the first, will do. A flight is as urgent as the most urgent who wait for it.
 
         :raises UpstreamError: when the flight came to nothing.
         """
         too_early = customer in self._flights and self._took_off(customer) < since
         try:
-            snapshot = await asyncio.shield(self._flights.join(customer))
+            snapshot = await self._join(customer, urgency)
         except UpstreamError:
             if not too_early:
                 raise
         else:
             if not too_early or snapshot.taken_at >= since:
                 return snapshot
-        return await asyncio.shield(self._flights.join(customer))
+        return await self._join(customer, urgency)
+
+    def _join(self, customer: Customer, urgency: Urgency) -> asyncio.Future[Snapshot]:
+        self._raise(customer, urgency)
+        return asyncio.shield(self._flights.join(customer))
+
+    def _raise(self, customer: Customer, urgency: Urgency) -> None:
+        """Make the flight under way, or else the one that takes off next, at least so urgent."""
+        flight = self._in_the_air.get(customer)
+        if flight is None:
+            self._urgency[customer] = max(urgency, self._urgency.get(customer, urgency))
+        else:
+            flight.urgency = max(urgency, flight.urgency)
 
     def _took_off(self, customer: Customer) -> float:
         """Return when the flight that is under way took off: now, if its task has not begun yet."""
@@ -156,7 +176,10 @@ class Refresher:
         return self._clock() if flight is None else flight.took_off
 
     def renew_soon(self, customer: Customer) -> None:
-        """See to it that a flight takes off from now on, without waiting for it; many calls share one."""
+        """See to it that a flight takes off from now on, without waiting for it; many calls share one.
+
+        It is as urgent as news: whoever calls has reason to think that something changed.
+        """
         under_way = customer in self._wanted
         self._wanted[customer] = self._clock()
         if not under_way:
@@ -166,7 +189,7 @@ class Refresher:
         renewed = -inf
         try:
             while (since := self._wanted[customer]) > renewed:
-                await self.renew(customer, since=since)
+                await self.renew(customer, since=since, urgency=Urgency.NEWS)
                 renewed = since
         finally:
             del self._wanted[customer]
@@ -212,7 +235,8 @@ class Refresher:
         return self._cache.get(snapshot.customer) or snapshot
 
     def _log(self, customer: Customer) -> Flight:
-        flight = self._in_the_air[customer] = Flight(took_off=self._clock(), prepaid=customer in self._prepaid)
+        flight = Flight(self._clock(), urgency=self._urgency.pop(customer), prepaid=customer in self._prepaid)
+        self._in_the_air[customer] = flight
         self._prepaid.discard(customer)
         trouble = self.trouble(customer)
         if trouble is not None:  # this flight has not fared better yet

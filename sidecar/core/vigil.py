@@ -9,6 +9,7 @@ from collections import Counter
 
 from sidecar.core.refresher import Refresher
 from sidecar.kit.clock import Clock
+from sidecar.kit.limiter import Urgency
 from sidecar.kit.singleflight import SingleFlight
 from sidecar.kit.tasks import Tasks
 from sidecar.model import Customer
@@ -66,7 +67,9 @@ class Vigil:
         while not (await asyncio.wait([landing], timeout=delay))[0]:
             if not self._watching[customer]:  # all have left
                 return
-            self._refresher.nudge(customer)  # does nothing while a flight is in the air, or the budget has no request
+            self._refresher.nudge(
+                customer, Urgency.CALLER
+            )  # does nothing while a flight is in the air, or the budget has no request
             delay = SPACING
 
     def _until_next(self, customer: Customer) -> float:

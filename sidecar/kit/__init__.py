@@ -1,11 +1,13 @@
 """Mechanisms, a page each; none knows what an entitlement is.
 
 address       where a listener listens
+breaker       no more requests for a while when all fail; one finds out when that is over
+bucket        tokens at a rate that halves when it has to, and recovers
 clock         what time it is: wall time that never jumps
 door          how many may be inside, and who leaves when one more comes
 duration      30s, 5m, 24h
 lifecycle     starting, serving, draining
-limiter       a token bucket with a bounded queue
+limiter       who gets the next token: a bounded queue of three classes
 pulse         how late the event loop runs
 request_id    what its caller calls the request that is being handled
 singleflight  many askers, one piece of work

@@ -43,6 +43,14 @@ def date_in(headers: Mapping[str, str]) -> float | None:
         return None
 
 
+def is_object(body: bytes) -> bool:
+    """Tell whether ``body`` is a JSON object, as all that Stripe says is."""
+    try:
+        return isinstance(orjson.loads(body), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
 def read_json(body: bytes, *, status: int, request_id: str | None) -> dict[str, Any]:
     """Return the JSON object in ``body``.
 
@@ -90,7 +98,8 @@ def by_status(
     """Return the error that ``status`` stands for, ``error`` being Stripe's own account of it."""
     request_id = request_id_in(headers)
     if status == 429 or (status == 400 and error.get("code") == "rate_limit"):  # 400: an older form of the limiter
-        reason, after = headers.get("Stripe-Rate-Limited-Reason"), headers.get("Retry-After", "")
+        reason = headers.get("Stripe-Rate-Limited-Reason") or (None if status == 429 else "rate_limit")
+        after = headers.get("Retry-After", "")
         seconds = float(after) if after.isascii() and after.isdigit() and len(after) < 6 else None
         return Throttled(detail, reason=reason, after=seconds, status=status, request_id=request_id, retry=retry)
     if status == 401:

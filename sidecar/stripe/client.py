@@ -1,15 +1,17 @@
 """What is asked of Stripe: complete lists, pages of events, and whatever a caller wants passed on.
 
-Per page: attempts (stamina) × budget (limiter) × one request (transport).
+Per page: attempts (stamina) × budget (limiter) × breaker × one request (transport). While the breaker lets nothing
+through, no token is waited for.
 """
 
 import logging
 import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
+from random import Random
 from typing import Any, TypeVar
 
 import stamina
@@ -17,21 +19,25 @@ from yarl import URL
 
 from sidecar.errors import (
     Broken,
+    CircuitOpen,
     CursorVanished,
     KeyRejected,
     OverBudget,
     PermissionMissing,
+    RequestRejected,
     SidecarError,
     Throttled,
     UnknownCustomer,
+    Unreachable,
     UpstreamError,
 )
+from sidecar.kit.breaker import Breaker, Passage, State
 from sidecar.kit.clock import Clock
-from sidecar.kit.limiter import Limiter
+from sidecar.kit.limiter import Limiter, Urgency
 from sidecar.kit.spans import Spans, no_span
 from sidecar.kit.tally import Tally
 from sidecar.model import Customer, Exchange, Flight, Snapshot, Unknown
-from sidecar.stripe.answers import date_in, read_json, refusal, request_id_in
+from sidecar.stripe.answers import date_in, is_object, read_json, refusal, request_id_in
 from sidecar.stripe.events import EVENTS_PATH, Listed
 from sidecar.stripe.health import Health
 from sidecar.stripe.key import ApiKey
@@ -60,7 +66,10 @@ NOBODY = "cus_entitlement_sidecar_start_check"
 
 @dataclass(frozen=True, slots=True)
 class Manners:
-    """How Stripe is asked: where, in which version, how often and how patiently again. Times in seconds."""
+    """How Stripe is asked: where, in which version, how often and how patiently again. Times in seconds.
+
+    ``seed`` is this process's own, so that those who lost Stripe together do not look for it together.
+    """
 
     base: str
     version: str
@@ -71,6 +80,7 @@ class Manners:
     initial: float = 0.25
     longest: float = 4.0
     jitter: float = 0.25
+    seed: int = 0
 
     def worth_a_retry(self, error: Exception) -> bool | float:
         """Tell stamina whether to try again, and after how many seconds if Stripe says so (``Retry-After``)."""
@@ -82,8 +92,27 @@ class Manners:
         return after if after <= self.timeout else False
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request to be made: which, how long it may wait for the budget, and how urgently.
+
+    Where there is a flight, it is as urgent as the flight, and written into its log.
+    """
+
+    operation: str
+    url: URL
+    account: str | None
+    flight: Flight | None = None
+    within: float = QUEUE
+    otherwise: Urgency = Urgency.CALLER
+
+    def urgency(self) -> Urgency:
+        """Return how urgent it is by now."""
+        return self.otherwise if self.flight is None else self.flight.urgency
+
+
 class StripeClient:
-    """Read from Stripe's API within the budget."""
+    """Read from Stripe's API within the budget; each operation has a breaker, for each can fail alone."""
 
     def __init__(
         self,
@@ -97,6 +126,8 @@ class StripeClient:
         self.requests = {(operation, outcome): 0 for operation in OPERATIONS for outcome in OUTCOMES}
         self.durations = Tally((0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10))
         self.health = Health(clock, without=WITHOUT)
+        jitter = Random(manners.seed).random  # noqa: S311 -- no secret
+        self.breakers = {name: Breaker(f"{name} at Stripe", clock=clock, jitter=jitter) for name in OPERATIONS}
         self.livemode = key.livemode
         self.version = manners.version
         self.span: Spans = no_span
@@ -149,15 +180,21 @@ class StripeClient:
         return snapshot
 
     async def _page(self, params: Mapping[str, str], account: str | None, flight: Flight) -> Page:
-        return await self._patiently("list", LIST_PATH, params, account, self._read_page, flight=flight)
+        url = URL(self._manners.base + LIST_PATH).with_query(params)
+        return await self._patiently(Ask("list", url, account, flight), self._read_page)
+
+    def take_spare(self) -> bool:
+        """Take a token for a list that nobody waits for, if one is left over and would not be in vain."""
+        return self.breakers["list"].lets_through and self._limiter.take_spare()
 
     async def events(self, params: Mapping[str, str], account: str | None) -> Listed:
         """Return one page of Stripe's list of events.
 
         :raises UpstreamError: when it could not be read.
         """
+        url = URL(self._manners.base + EVENTS_PATH).with_query(params)
         try:
-            return await self._patiently("events", EVENTS_PATH, params, account, self._read_events)
+            return await self._patiently(Ask("events", url, account, otherwise=Urgency.NEWS), self._read_events)
         except UnknownCustomer as odd:  # no customer was named
             raise Broken(odd.message, status=odd.status) from None
 
@@ -165,17 +202,7 @@ class StripeClient:
         page, date = read_answer(answer), date_in(answer.headers)
         return Listed(page) if date is None else Listed(page, ahead=self._clock() - date)
 
-    async def _patiently(
-        self,
-        operation: str,
-        path: str,
-        params: Mapping[str, str],
-        account: str | None,
-        read: Callable[[Answer], T],
-        *,
-        flight: Flight | None = None,
-    ) -> T:
-        url = URL(self._manners.base + path).with_query(params)
+    async def _patiently(self, ask: Ask, read: Callable[[Answer], T]) -> T:
         manners = self._manners
         async for attempt in stamina.retry_context(
             on=manners.worth_a_retry,
@@ -186,7 +213,7 @@ class StripeClient:
             wait_jitter=manners.jitter,
         ):
             with attempt:
-                return await self._ask(operation, url, account, read, flight=flight)
+                return await self._ask(ask, read)
         raise AssertionError  # pragma: no cover -- the last attempt raises
 
     async def probe(self) -> None:
@@ -198,7 +225,7 @@ class StripeClient:
         """
         url = URL(self._manners.base + LIST_PATH).with_query(customer=NOBODY, limit="1")
         with suppress(UnknownCustomer):
-            _ = await self._ask("list", url, None, self._read_page, flight=Flight(self._clock(), prepaid=True))
+            _ = await self._ask(Ask("list", url, None, Flight(self._clock(), prepaid=True)), self._read_page)
 
     def _read_page(self, answer: Answer) -> Page:
         return read_page(read_answer(answer), livemode=self.livemode, asked_at=answer.asked_at)
@@ -209,14 +236,14 @@ class StripeClient:
         :raises UpstreamError: when there is no answer to pass on.
         """
         url = URL(self._manners.base + path + (f"?{query}" if query else ""), encoded=True)
-        ask = partial(self._ask, "relay", url, account, self._pass_on, within=within)
+        ask = Ask("relay", url, account, within=within)
         with self.span(None):
             try:
-                return await ask()
+                return await self._ask(ask, self._pass_on)
             except KeyRejected as rejected:
                 if not rejected.retry:  # it was not rotated either
                     raise
-            return await ask()
+            return await self._ask(ask, self._pass_on)
 
     def _pass_on(self, answer: Answer) -> Answer:
         """Return ``answer`` without secrets, unless it is none or says that our own key is not accepted."""
@@ -233,43 +260,68 @@ class StripeClient:
         clean = {name: self._key.scrub(value) for name, value in headers.items()}
         return replace(answer, headers=clean, body=self._key.scrub_bytes(answer.body))
 
-    async def _ask(
-        self,
-        operation: str,
-        url: URL,
-        account: str | None,
-        read: Callable[[Answer], T],
-        *,
-        flight: Flight | None = None,
-        within: float = QUEUE,
-    ) -> T:
-        if flight is not None and flight.prepaid:
-            flight.prepaid = False
-        else:
-            await self._limiter.take(within=within)
+    async def _ask(self, ask: Ask, read: Callable[[Answer], T]) -> T:
+        """Ask once, with a token, through the breaker."""
+        breaker = self.breakers[ask.operation]
+        async with self._token(ask, breaker):
+            with breaker.entered() as passage:
+                return await self._attempt(ask, read, passage)
+
+    @asynccontextmanager
+    async def _token(self, ask: Ask, breaker: Breaker) -> AsyncIterator[None]:
+        """Have a token meanwhile, unless that would be in vain: then none is waited for, and what was taken goes back.
+
+        Whoever is to find out whether Stripe is back has time.
+        """
+        paid = ask.flight is not None and ask.flight.prepaid
+        if ask.flight is not None:
+            ask.flight.prepaid = False
+        try:
+            breaker.look()
+            if not paid:
+                await self._limiter.take(
+                    lambda: Urgency.BACKGROUND if breaker.state is State.HALF_OPEN else ask.urgency(), within=ask.within
+                )
+                paid = True
+            yield
+        except CircuitOpen as is_open:
+            if paid:
+                self._limiter.give_back()
+            if ask.flight is not None:
+                ask.flight.trouble = (CircuitOpen, is_open.detail)
+            raise
+
+    async def _attempt(self, ask: Ask, read: Callable[[Answer], T], passage: Passage) -> T:
         used, asked_at, answer = self._key.reveal(), self._clock(), None
         headers = {"Authorization": f"Bearer {used}", "Stripe-Version": self.version}
-        if account is not None:
-            headers["Stripe-Account"] = account
+        if ask.account is not None:
+            headers["Stripe-Account"] = ask.account
         try:
-            answer = await self._send(operation, url, headers, asked_at)
+            answer = await self._send(ask, headers, asked_at)
             result = read(answer)
         except SidecarError as error:
-            self._count(operation, flight, asked_at, answer, error.code)
-            await self._failed(operation, error, answer, flight, account, used)
+            self._count(ask, asked_at, answer, error.code)
+            await self._failed(ask, error, answer, used)
+            self._draw_conclusions(error, answer, asked_at, passage)
             raise
-        self._count(operation, flight, asked_at, answer, "200")
-        if flight is not None:
-            flight.trouble = None
-        if answer.status == HTTPStatus.OK:  # what is passed on may be an error
-            self._answered(operation)
+        self._count(ask, asked_at, answer, "200")
+        if ask.flight is not None:
+            ask.flight.trouble = None
+        if answer.status == HTTPStatus.OK:
+            self._answered(ask.operation)
+        if answer.status < 400:
+            passage.succeed()
+        else:  # passed on
+            said = refusal(answer.status, answer.headers, answer.body)
+            self._draw_conclusions(said, answer, asked_at, passage)
         return result
 
-    async def _send(self, operation: str, url: URL, headers: dict[str, str], asked_at: float) -> Answer:
-        with self.span(f"stripe {operation}") as span:
-            span.attributes |= {"http.request.method": "GET", "server.address": url.host or ""}
+    async def _send(self, ask: Ask, headers: dict[str, str], asked_at: float) -> Answer:
+        repeated = partial(self._repeated, ask.operation)
+        with self.span(f"stripe {ask.operation}") as span:
+            span.attributes |= {"http.request.method": "GET", "server.address": ask.url.host or ""}
             answer = await self._transport.get(
-                url, headers | span.headers, asked_at, repeated=partial(self._repeated, operation)
+                ask.url, headers | span.headers, asked_at, repeated=repeated, urgency=ask.urgency
             )
             span.attributes |= {
                 "http.response.status_code": answer.status,
@@ -277,24 +329,26 @@ class StripeClient:
             }
             return answer
 
+    def _draw_conclusions(self, error: SidecarError, answer: Answer | None, asked_at: float, passage: Passage) -> None:
+        """Let the budget and the breaker know what an answer (or none) that was not used means for them."""
+        if isinstance(error, Throttled):
+            if error.reason is not None:
+                self._limiter.slow_down(asked_at, f"Stripe limits the rate ({error.reason})", after=error.after)
+        elif isinstance(error, Broken | Unreachable) and shows_that_stripe_fails(error, answer):
+            passage.fail(error.kept())
+        elif isinstance(error, UnknownCustomer | RequestRejected):  # only a Stripe that works refuses so
+            passage.succeed()
+
     def _answered(self, operation: str) -> None:
         if operation != "events":  # they have a health of their own, the feed's
             self.health.succeeded()
 
-    async def _failed(
-        self,
-        operation: str,
-        error: SidecarError,
-        answer: Answer | None,
-        flight: Flight | None,
-        account: str | None,
-        used: str,
-    ) -> None:
+    async def _failed(self, ask: Ask, error: SidecarError, answer: Answer | None, used: str) -> None:
         """Add to ``error`` what only is known here, without secrets, and note it; ``used`` is the key that was sent."""
         if isinstance(error, UnknownCustomer):
             error.message = self._key.scrub(error.message)
             error.args = (error.message,)
-            self._answered(operation)
+            self._answered(ask.operation)
         if not isinstance(error, UpstreamError):
             return
         error.detail = self._key.scrub(error.detail)
@@ -305,24 +359,22 @@ class StripeClient:
             if used == self._key.reveal():
                 await self._key.reload()
             error.retry = used != self._key.reveal()
-        if flight is not None:
-            flight.trouble = (type(error), error.detail)
-        if operation != "events" and not says_nothing_of_stripe(error, account):
+        if ask.flight is not None:
+            ask.flight.trouble = (type(error), error.detail)
+        if ask.operation != "events" and not says_nothing_of_stripe(error, ask.account):
             self.health.failed(error)
 
-    def _count(
-        self, operation: str, flight: Flight | None, asked_at: float, answer: Answer | None, outcome: str
-    ) -> None:
+    def _count(self, ask: Ask, asked_at: float, answer: Answer | None, outcome: str) -> None:
         if answer is not None:
             status = str(answer.status)
             label = status if status in STATUSES else "other"
         else:
             label = outcome if outcome in OUTCOMES else "unreachable"  # a repeat that the budget had no room for
-        self.requests[operation, label] += 1
+        self.requests[ask.operation, label] += 1
         self.durations.add(self._clock() - asked_at)
-        if flight is not None:
+        if ask.flight is not None:
             request_id = None if answer is None else request_id_in(answer.headers)
-            flight.exchanges.append(Exchange(asked_at, label if answer is None else str(answer.status), request_id))
+            ask.flight.exchanges.append(Exchange(asked_at, label if answer is None else str(answer.status), request_id))
 
     def _repeated(self, operation: str) -> None:
         self.requests[operation, "unreachable"] += 1
@@ -336,6 +388,14 @@ def read_answer(answer: Answer) -> dict[str, Any]:
     if answer.status != HTTPStatus.OK:
         raise refusal(answer.status, answer.headers, answer.body)
     return read_json(answer.body, status=200, request_id=request_id_in(answer.headers))
+
+
+def shows_that_stripe_fails(error: Broken | Unreachable, answer: Answer | None) -> bool:
+    """Tell whether an answer, or none, is one that others are likely to get too: no answer, 5xx, or nothing to be read.
+
+    An answer that can be read but not be used, such as a page without progress, is about what was asked.
+    """
+    return isinstance(error, Unreachable) or answer is None or answer.status >= 500 or not is_object(answer.body)
 
 
 def says_nothing_of_stripe(error: UpstreamError, account: str | None) -> bool:

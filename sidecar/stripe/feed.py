@@ -28,7 +28,7 @@ Read = Callable[[Mapping[str, str], str | None], Coroutine[Any, Any, Listed]]
 
 OUTCOMES: Final = (
     "complete", "gap", "key_rejected", "permission_missing", "request_rejected", "cursor_vanished", "throttled",
-    "broken", "unreachable", "over_budget", "internal",
+    "broken", "unreachable", "over_budget", "circuit_open", "internal",
 )  # fmt: skip
 """Every way in which a poll can end, in a metric's fixed set of label values."""
 

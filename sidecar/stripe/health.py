@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 
-from sidecar.errors import KeyRejected, PermissionMissing, UpstreamError
+from sidecar.errors import CircuitOpen, KeyRejected, PermissionMissing, UpstreamError
 from sidecar.kit.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,11 @@ class Health:
             self._turn("ok")
 
     def failed(self, error: UpstreamError) -> None:
-        """Note that a request came to nothing."""
+        """Note that a request came to nothing; that none was sent is put down to what the last one came to."""
+        if isinstance(error, CircuitOpen):
+            if self.state not in ("ok", "untried"):
+                return
+            error = error.last or error
         self.last_failure = Failure(self._clock(), error.code, error.detail, error.status, error.request_id)
         lacks = ""
         if isinstance(error, KeyRejected | PermissionMissing):

@@ -8,7 +8,7 @@ import aiohttp
 from yarl import URL
 
 from sidecar.errors import Broken, Unreachable
-from sidecar.kit.limiter import Limiter
+from sidecar.kit.limiter import Limiter, Urgency
 
 BODY = 16 << 20
 """Bytes that an answer may have: a page of 100 entitlements with lookup keys of 5,000 characters is 1.5 MB."""
@@ -29,11 +29,12 @@ class Answer:
 class Repeats:
     """A client middleware: aiohttp sends a GET once more by itself when a pooled connection turns out to be closed.
 
-    That is a request like any other, so the budget is asked and it is counted.
+    That is a request like any other, so the budget is asked, as urgently as for the first, and it is counted.
     """
 
-    def __init__(self, limiter: Limiter, repeated: Callable[[], None]) -> None:
+    def __init__(self, limiter: Limiter, urgency: Callable[[], Urgency], repeated: Callable[[], None]) -> None:
         self._limiter = limiter
+        self._urgency = urgency
         self._repeated = repeated
         self._sent = False
 
@@ -42,7 +43,7 @@ class Repeats:
     ) -> aiohttp.ClientResponse:
         """Send ``request``, by way of the budget unless it is the first time."""
         if self._sent:
-            await self._limiter.take(within=1.0)
+            await self._limiter.take(self._urgency, within=1.0)
             self._repeated()
         self._sent = True
         return await handler(request)
@@ -56,15 +57,21 @@ class Transport:
         self._limiter = limiter
 
     async def get(
-        self, url: URL, headers: Mapping[str, str], asked_at: float, *, repeated: Callable[[], None]
+        self,
+        url: URL,
+        headers: Mapping[str, str],
+        asked_at: float,
+        *,
+        repeated: Callable[[], None],
+        urgency: Callable[[], Urgency],
     ) -> Answer:
-        """Send one GET; ``repeated`` is told when aiohttp sent it once more.
+        """Send one GET; ``repeated`` is told when aiohttp sent it once more, which is as urgent as the first time.
 
         :raises Unreachable: when no answer came.
         :raises Broken: when what came is not one.
         :raises OverBudget: when it would have to be sent once more and the budget has no room.
         """
-        repeats = Repeats(self._limiter, repeated)
+        repeats = Repeats(self._limiter, urgency, repeated)
         try:
             # Redirects are not followed: they would carry the key to another place.
             async with self._session.get(

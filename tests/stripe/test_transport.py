@@ -11,10 +11,15 @@ from sidecar.app import upstream_session
 from sidecar.demo import FakeStripe, Fault
 from sidecar.errors import Broken, Unreachable, UpstreamError
 from sidecar.kit.clock import steady_clock
-from sidecar.kit.limiter import Limiter
+from sidecar.kit.limiter import Limiter, Urgency
 from sidecar.stripe.transport import BODY, Answer, Transport
 
 LIST = "/v1/entitlements/active_entitlements?customer=cus_secret"
+
+
+def caller() -> Urgency:
+    """Be somebody who waits."""
+    return Urgency.CALLER
 
 
 @asynccontextmanager
@@ -38,7 +43,7 @@ async def get(base: str, *, repeated: Callable[[], None] = lambda: None) -> Answ
     limiter = Limiter(rate=1000, burst=1000, clock=steady_clock())
     async with upstream_session() as session:
         headers = {"Authorization": "Bearer sk_test_x"}
-        return await Transport(session, limiter).get(URL(base + LIST), headers, 1.0, repeated=repeated)
+        return await Transport(session, limiter).get(URL(base + LIST), headers, 1.0, repeated=repeated, urgency=caller)
 
 
 async def test_an_answer_comes_as_it_is(upstream: str) -> None:
@@ -92,13 +97,16 @@ async def test_a_repeat_of_aiohttps_own_is_told(upstream: str, stripe: FakeStrip
     limiter = Limiter(rate=1, burst=2, clock=steady_clock())
     async with upstream_session() as session:
         transport = Transport(session, limiter)
-        await transport.get(URL(upstream + LIST), {"Authorization": f"Bearer {stripe.key}"}, 1.0, repeated=lambda: None)
+        await transport.get(
+            URL(upstream + LIST), {"Authorization": f"Bearer {stripe.key}"}, 1.0, repeated=lambda: None, urgency=caller
+        )
         stripe.break_with(Fault.RESET, times=1)
         answer = await transport.get(
             URL(upstream + LIST),
             {"Authorization": f"Bearer {stripe.key}"},
             1.0,
             repeated=lambda: told.append(1),
+            urgency=caller,
         )
     assert answer.status == 400
     assert told == [1]
