@@ -8,7 +8,8 @@ from typing import Any
 
 import aiohttp
 
-from sidecar.app import Sidecar, assembled, listening, loop_forever
+from sidecar.app import Sidecar, assembled, loop_forever
+from sidecar.listeners import listening
 from sidecar.kit.clock import steady_clock
 from sidecar.kit.lifecycle import Phase
 from sidecar.settings import Settings

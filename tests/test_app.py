@@ -106,25 +106,6 @@ async def test_secrets_in_files_are_looked_after(upstream: str, tmp_path: Path) 
         assert sidecar.sidecar.rotation.run in sidecar.sidecar.loops
 
 
-async def test_replicas_share_the_budget(upstream: str) -> None:
-    """Each of four replicas takes a quarter of rate and burst, but at least one request at once."""
-    async with app.assembled(settings_for(upstream, rate=20, burst=2, replicas=4)) as sidecar:
-        rates = {
-            metric.name: metric.samples[0].value for metric in sidecar.metrics.collect() if "budget" in metric.name
-        }
-    assert rates["entitlement_sidecar_budget_rate_requests_per_second"] == 5
-    assert rates["entitlement_sidecar_budget_left_requests"] == 1
-
-
-@pytest.mark.parametrize(("poll", "lag", "fresh_for", "warned"), [(300, 30, 300, 1), (300, 30, 600, 0), (0, 30, 1, 0)])
-async def test_a_feed_too_slow_for_its_purpose_is_warned_of(
-    upstream: str, caplog: pytest.LogCaptureFixture, poll: float, lag: float, fresh_for: float, warned: int
-) -> None:
-    """Customers would be read one by one before the next poll can vouch for them."""
-    async with app.assembled(settings_for(upstream, events_poll=poll, events_lag=lag, fresh_for=fresh_for)):
-        assert len([message for message in caplog.messages if "fresh_for above 440 s" in message]) == warned
-
-
 async def test_a_shutdown_lets_nobody_wait(upstream: str, stripe: FakeStripe) -> None:
     """A check that waits for a grant is answered with what is known, and the process ends."""
     stripe.add_customer("cus_1")
@@ -174,78 +155,3 @@ async def test_webhooks_are_taken_with_a_secret_only(upstream: str, caplog: pyte
         f"taking webhooks on {webhooks}",
     ]
     assert not nothing
-
-
-async def test_each_listener_has_its_own_routes(upstream: str) -> None:
-    """What is reachable from the internet takes webhooks and answers nothing else."""
-    async with running(upstream, webhook_secret=SECRET) as sidecar:
-        async with sidecar.session.post(f"{sidecar.webhook_url}/webhooks/stripe") as response:
-            assert (response.status, (await response.json(content_type=None))["code"]) == (400, "no_signature")
-        for method, path in (("GET", "/metrics"), ("GET", "/status"), ("POST", "/v1/checks"), ("GET", "/v1/changes")):
-            async with sidecar.session.request(method, sidecar.webhook_url + path) as response:
-                assert response.status == 404
-        for url in (sidecar.url, sidecar.ops_url):
-            async with sidecar.session.post(f"{url}/webhooks/stripe") as response:
-                assert response.status == 404
-
-
-async def polling(sidecar: app.Sidecar, polls: int) -> None:
-    """Run the feed until there were so many polls, and it sleeps."""
-    loop = asyncio.get_running_loop().create_task(sidecar.feed.run())
-    while sum(sidecar.feed.polls.values()) < polls:
-        await asyncio.sleep(0.001)
-    for _ in range(10):  # what it would still do without waiting, it does
-        await asyncio.sleep(0)
-    loop.cancel()
-    with suppress(asyncio.CancelledError):
-        await loop
-
-
-class TestTheFeed:
-    async def test_is_one_of_the_loops(self, upstream: str, stripe: FakeStripe) -> None:
-        """Events are read from the start on."""
-        async with running(upstream, loops=True) as sidecar:
-            while not sidecar.sidecar.feed.polls["complete"]:
-                await asyncio.sleep(0.001)
-        assert stripe.count("events") == 1
-
-    async def test_is_off_without_an_interval(self, upstream: str, stripe: FakeStripe) -> None:
-        """Then there is one loop less, no reading of them, and the status says so."""
-        async with running(upstream, loops=True, events_poll=0) as sidecar:
-            assert sidecar.sidecar.feed.run not in sidecar.sidecar.loops
-            assert (await sidecar.get("/status"))[1]["feed"]["state"] == "off"
-            assert "entitlement_sidecar_feed_lag_seconds NaN" in await sidecar.metrics()
-        assert stripe.count("events") == 0
-
-    async def test_reads_connected_accounts_that_were_asked_about(self, upstream: str, stripe: FakeStripe) -> None:
-        """Since the last poll; nobody's events are read for nothing."""
-        for account in ("acct_1", "acct_2", "acct_3"):
-            stripe.grant("cus_1", "a", account=account)
-        async with running(upstream) as sidecar:
-            for account in ("acct_2", "acct_1", "acct_2"):
-                await sidecar.check("cus_1", "a", Stripe_Account=account)
-                await sidecar.check("cus_1", "a", Stripe_Account=account)
-            await polling(sidecar.sidecar, 3)
-            assert events_read(stripe) == [None, "acct_1", "acct_2"]
-            await sidecar.check("cus_1", "a", Stripe_Account="acct_2")
-            await polling(sidecar.sidecar, 5)
-            assert events_read(stripe)[3:] == [None, "acct_2"]
-
-    async def test_reads_connected_accounts_while_the_budget_has_some_left(
-        self, upstream: str, stripe: FakeStripe, clock: FakeClock
-    ) -> None:
-        """Our own account comes first, and callers before everybody else's events."""
-        for account in ("acct_1", "acct_2"):
-            stripe.grant("cus_1", "a", account=account)
-        settings = settings_for(upstream, rate=1, burst=4)
-        async with app.assembled(settings, clock=clock) as sidecar:
-            for account in ("acct_1", "acct_2") * 2:
-                await sidecar.heart.checker.check(Customer("cus_1", account), "a")
-            await polling(sidecar, 2)
-            assert events_read(stripe) == [None, "acct_1"]
-            assert sidecar.client.requests["events", "200"] == 2
-
-
-def events_read(stripe: FakeStripe) -> list[str | None]:
-    """Return whose events were read, in order."""
-    return [seen.account for seen in stripe.requests if seen.operation == "events"]

@@ -8,7 +8,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sidecar.app import assembled, listening
+from sidecar.app import assembled
+from sidecar.listeners import listening
 from sidecar.demo import FakeStripe, Fault
 from sidecar.errors import RequestRejected
 from sidecar.kit.lifecycle import Phase

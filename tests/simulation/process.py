@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 
 from yarl import URL
 
-from sidecar.app import feed_of
+from sidecar.parts import feed_of
 from sidecar.core.checker import Policies
 from sidecar.core.heart import Heart, Ports, Rules
 from sidecar.errors import UpstreamError

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from sidecar.app import upstream_session
+from sidecar.parts import upstream_session
 from sidecar.demo import FakeStripe, Fault, Seen, serving
 from sidecar.errors import (
     Broken,

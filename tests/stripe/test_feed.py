@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.app import upstream_session
+from sidecar.parts import upstream_session
 from sidecar.core.watermarks import Watermarks
 from sidecar.demo import FakeStripe, Fault, serving
 from sidecar.errors import Broken, OverBudget, PermissionMissing, TimedOut, UpstreamError

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from yarl import URL
 
-from sidecar.app import upstream_session
+from sidecar.parts import upstream_session
 from sidecar.demo import FakeStripe, Fault
 from sidecar.errors import Broken, Unreachable, UpstreamError
 from sidecar.kit.clock import steady_clock

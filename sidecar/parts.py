@@ -1,0 +1,138 @@
+"""How the larger parts are made of the settings; ``app`` says in which order, and who holds whom."""
+
+import logging
+import secrets
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from functools import partial
+
+import aiohttp
+import stamina.instrumentation
+from aiohttp.typedefs import Middleware
+
+from sidecar import __version__
+from sidecar.core.checker import Policies
+from sidecar.core.heart import Heart, Ports, Rules
+from sidecar.core.trust import AHEAD
+from sidecar.errors import BadSettings
+from sidecar.kit.clock import Clock
+from sidecar.kit.limiter import Limiter
+from sidecar.kit.tasks import Tasks
+from sidecar.model import Policy
+from sidecar.outside import Outside
+from sidecar.settings import Settings
+from sidecar.stores.codec import Codec
+from sidecar.stores.database import Database
+from sidecar.stores.memory import Memory
+from sidecar.stores.sqlite import Sqlite
+from sidecar.stripe.client import Manners, StripeClient
+from sidecar.stripe.feed import Ears, Feed, Pace
+from sidecar.stripe.key import ApiKey
+from sidecar.stripe.keycheck import KeyCheck
+from sidecar.stripe.transport import Transport
+
+log = logging.getLogger(__name__)
+
+
+async def upstream(
+    settings: Settings, key: ApiKey, stack: AsyncExitStack, clock: Clock
+) -> tuple[Limiter, StripeClient]:
+    """Return the budget, this replica's part of it, and what asks Stripe within it."""
+    rate, burst = settings.rate / settings.replicas, max(1.0, settings.burst / settings.replicas)
+    limiter = Limiter(rate=rate, burst=burst, clock=clock)
+    session = await stack.enter_async_context(upstream_session())
+    seed = secrets.randbits(32)
+    manners = Manners(settings.stripe_api_base, settings.stripe_version, settings.max_pages, seed=seed)
+    return limiter, StripeClient(Transport(session, limiter), key, manners, limiter=limiter, clock=clock)
+
+
+def upstream_session() -> aiohttp.ClientSession:
+    """Return the one pool of connections to Stripe. It keeps no cookies."""
+    stamina.instrumentation.set_on_retry_hooks([])  # else the first retry registers a metric of its own, globally
+    return aiohttp.ClientSession(
+        headers={"User-Agent": f"entitlement-sidecar/{__version__}"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        connector=aiohttp.TCPConnector(limit=0),  # the limiter is the bound; who has a token must not queue again
+    )
+
+
+async def opened_store(settings: Settings, had: Outside, stack: AsyncExitStack, clock: Clock) -> Memory | Sqlite:
+    """Return the store, open if it can be; ``stack`` closes it."""
+    if settings.store is None:
+        return Memory()
+    codec = Codec(had.key.livemode, had.seal)
+    database = Database(settings.store, codec, max_bytes=settings.store_bytes)
+    store = Sqlite(database, clock=clock)
+    stack.push_async_callback(store.close)
+    await store.open()
+    return store
+
+
+def heart_of(settings: Settings, client: StripeClient, store: Memory | Sqlite, tasks: Tasks, clock: Clock) -> Heart:
+    """Return the heart, with a seed of its own."""
+    policies = Policies({glob: Policy(policy) for glob, policy in settings.policy.items()})
+    rules = Rules(settings.freshness, policies, settings.cache_bytes, seed=secrets.randbits(32))
+    heart = Heart.of(Ports(client.fetch, client.take_spare, store), rules, tasks=tasks, clock=clock)
+    if isinstance(store, Sqlite):
+        store.everything = heart.cache.snapshots
+    return heart
+
+
+def feed_of(settings: Settings, client: StripeClient, heart: Heart, clock: Clock) -> Feed:
+    """Return the reading of events, told to ``heart``."""
+    if settings.events_poll and settings.events_poll + settings.events_lag > AHEAD * settings.fresh_for:
+        log.warning(
+            "events_poll and events_lag leave answers up to %g s old: with fresh_for %g s, customers who are asked about "
+            "are read one by one between polls; fresh_for above %g s spares those requests",
+            settings.events_poll + settings.events_lag,
+            settings.fresh_for,
+            (settings.events_poll + settings.events_lag) / AHEAD,
+        )
+    news, asked = heart.news, heart.checker.accounts
+
+    def accounts() -> Iterator[str]:
+        """Yield each connected account that was asked about since it was polled last, as long as there is time."""
+        for account in sorted(asked):
+            asked.discard(account)
+            yield account
+
+    feed = Feed(
+        client.events,
+        Ears(partial(news.hear, origin="feed"), news.begin, news.advance),
+        Pace(settings.events_poll, settings.events_lag),
+        livemode=client.livemode,
+        accounts=accounts,
+        clock=clock,
+    )
+    for account in heart.watermarks.accounts():
+        feed.resume(account, heart.watermarks.until(account) or 0.0)
+    return feed
+
+
+def key_check_of(key: ApiKey, client: StripeClient, feed: Feed) -> KeyCheck:
+    """Return the trial of the key: at the start, and of each new one."""
+    check = KeyCheck(client.probe, client.take_spare, client.health)
+    if key.file is not None:
+        key.file.then += check.again, feed.health.forget
+    return check
+
+
+async def traced_by(
+    settings: Settings, heart: Heart, client: StripeClient, stack: AsyncExitStack, clock: Clock
+) -> list[Middleware]:
+    """Have questions that leave memory traced, if that is wanted; return what has to see them come.
+
+    :raises BadSettings: when the libraries for it are not there.
+    """
+    if not settings.traces:
+        return []
+    try:
+        from sidecar.tracing import tracing_to_otlp  # noqa: PLC0415 -- an extra's, and slow to import
+    except ModuleNotFoundError as missing:
+        if not str(missing.name).startswith("opentelemetry"):
+            raise
+        raise BadSettings(["SIDECAR_TRACES: needs the extra otel: pip install 'entitlement-sidecar[otel]'"]) from None
+    tracing = tracing_to_otlp(clock)
+    stack.push_async_callback(tracing.close)
+    heart.checker.span = client.span = tracing.span
+    return [tracing.middleware]
