@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic_core import PydanticUndefined
 
 from sidecar.app import assembled
+from sidecar.kit.breaker import diagram
 from sidecar.metrics import PREFIX as METRIC_PREFIX
 from sidecar.settings import Settings
 from sidecar.sources import PREFIX
@@ -14,7 +15,7 @@ from tests.fakes import settings_for
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = (README, ROOT / "docs" / "metrics.md")
+PAGES = (README, ROOT / "docs" / "metrics.md", ROOT / "docs" / "breaker.md")
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -58,7 +59,11 @@ async def metrics_table() -> str:
 
 async def with_tables(text: str) -> str:
     """Return ``text`` with what stands between the marks written anew."""
-    tables = {"settings": settings_table(), "metrics": await metrics_table()}
+    tables = {
+        "settings": settings_table(),
+        "metrics": await metrics_table(),
+        "breaker": f"```mermaid\n{diagram()}\n```",
+    }
     return MARKED.sub(lambda match: f"{match[1]}{tables[match[2]]}\n{match[3]}", text)
 
 

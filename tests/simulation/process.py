@@ -11,7 +11,7 @@ from sidecar.app import feed_of
 from sidecar.core.checker import Policies
 from sidecar.core.heart import Heart, Rules
 from sidecar.errors import UpstreamError
-from sidecar.kit.limiter import Limiter
+from sidecar.kit.limiter import Limiter, Urgency
 from sidecar.kit.tasks import Tasks
 from sidecar.model import Customer, Flight, Policy, Snapshot
 from sidecar.settings import Settings
@@ -45,10 +45,10 @@ class Process:
         self.tasks = Tasks(expected=(UpstreamError,))
         self.record = Record(knobs.rate, knobs.burst)
         self.limiter = Limiter(rate=knobs.rate, burst=knobs.burst, clock=time)
-        manners = Manners(BASE, VERSION)
+        manners = Manners(BASE, VERSION, seed=rng.getrandbits(32))
         self.client = StripeClient(cast("Transport", self), ApiKey(KEY), manners, limiter=self.limiter, clock=time)
         rules = Rules(knobs.freshness, POLICIES, knobs.cache_bytes, seed=rng.getrandbits(32))
-        self.heart = Heart.of(self.fetch, self.limiter.take_spare, rules, tasks=self.tasks, clock=time)
+        self.heart = Heart.of(self.fetch, self.client.take_spare, rules, tasks=self.tasks, clock=time)
         settings = Settings(events_poll=knobs.every, events_lag=knobs.lag)
         self.feed = feed_of(settings, self.client, self.heart, time)
         told = self.feed._ears
@@ -60,7 +60,13 @@ class Process:
             _ = self.tasks.start(self.feed.run(), name="feed")
 
     async def get(
-        self, url: URL, headers: Mapping[str, str], asked_at: float, *, repeated: Callable[[], None]
+        self,
+        url: URL,
+        headers: Mapping[str, str],
+        asked_at: float,
+        *,
+        repeated: Callable[[], None],
+        urgency: Callable[[], Urgency],
     ) -> Answer:
         """Send a request, as ``Transport.get`` does, under the eyes of the judge."""
         customer = None
@@ -72,6 +78,8 @@ class Process:
         except UpstreamError as error:
             self._history.say("answer", customer or "events", repr(error))
             raise
+        if "Stripe-Rate-Limited-Reason" in answer.headers:
+            self._judge.throttled(self.record, asked_at)
         self._history.say("answer", customer or "events", answer.status, answer.body if self._history.written else "")
         return answer
 
@@ -123,6 +131,8 @@ class Process:
         counts["flights overtaken by news"] += heart.refresher.overtaken
         counts["flights put off for the budget"] += heart.refresher.deferred
         counts["requests that the budget refused"] += self.limiter.refused
+        counts["refusals of the limiter"] += self.limiter.bucket.throttled
+        counts["breakers opened"] += sum(breaker.opened for breaker in self.client.breakers.values())
         counts["lists compared for the audit"] += heart.audit.checked
         counts["changes told"] += heart.changes.last
         counts["polls"] += self.feed.polls["complete"]
