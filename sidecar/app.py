@@ -30,6 +30,7 @@ from sidecar.api.stripe import Stripe
 from sidecar.api.webhooks import Webhooks
 from sidecar.core.checker import Policies
 from sidecar.core.heart import Heart, Rules
+from sidecar.core.sizing import Needs, Sizing
 from sidecar.core.trust import AHEAD
 from sidecar.errors import UpstreamError
 from sidecar.kit.clock import Clock, steady_clock
@@ -118,6 +119,9 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
             clock=clock,
         )
 
+        needs = Needs(settings.freshness, settings.events_poll, settings.rate / settings.replicas)
+        sizing = Sizing(needs, heart.cache, is_fed=lambda: feed.works)
+
         requests = Requests()
         upstream = Upstream(client, feed, limiter)
         metrics = registry(
@@ -133,7 +137,7 @@ async def assembled(settings: Settings, *, clock: Clock | None = None) -> AsyncI
 
         yield Sidecar(
             lifecycle,
-            [pulse.beat, feed.run] if settings.events_poll else [pulse.beat],
+            [pulse.beat, sizing.run, feed.run] if settings.events_poll else [pulse.beat, sizing.run],
             Listener(checks_app, had.checks),
             Listener(application(ops.routes(), [*counted, head_limit()]), had.ops),
             Listener(application(webhooks.routes(), [*counted, head_limit()]), had.webhooks),

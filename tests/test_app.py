@@ -203,7 +203,7 @@ class TestTheFeed:
     async def test_is_off_without_an_interval(self, upstream: str, stripe: FakeStripe) -> None:
         """Then there is one loop less, no request, and the status says so."""
         async with running(upstream, loops=True, events_poll=0) as sidecar:
-            assert len(sidecar.sidecar.loops) == 1
+            assert len(sidecar.sidecar.loops) == 2
             assert (await sidecar.get("/status"))[1]["feed"]["state"] == "off"
             assert "entitlement_sidecar_feed_lag_seconds NaN" in await sidecar.metrics()
         assert stripe.count() == 0
