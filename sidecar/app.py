@@ -31,7 +31,7 @@ from sidecar.kit.tasks import Tasks
 from sidecar.listeners import Listener, application, end_waiting, guards, listening, quitting
 from sidecar.metrics import Parts, Process, Requests, Upstream, registry
 from sidecar.outside import outside
-from sidecar.parts import feed_of, heart_of, key_check_of, opened_store, traced_by, upstream
+from sidecar.parts import feed_of, heart_of, key_check_of, opened_store, sizing_of, traced_by, upstream
 from sidecar.rotation import Rotation
 from sidecar.settings import Settings
 from sidecar.stores.memory import Memory
@@ -84,6 +84,7 @@ async def assembled(
         heart = heart_of(settings, client, store, tasks, clock)
         feed = feed_of(settings, client, heart, clock)
         key_check = key_check_of(had.key, client, feed)
+        sizing = sizing_of(settings, heart, feed)
 
         requests, doors = Requests(), {name: Door(had.connections) for name in ("checks", "ops", "webhooks")}
         webhooks = Webhooks(
@@ -110,6 +111,7 @@ async def assembled(
             lifecycle,
             [
                 pulse.beat,
+                sizing.run,
                 key_check.run,
                 *([feed.run] if settings.events_poll else []),
                 *([had.rotation.run] if had.rotation.files else []),

@@ -13,6 +13,7 @@ from aiohttp.typedefs import Middleware
 from sidecar import __version__
 from sidecar.core.checker import Policies
 from sidecar.core.heart import Heart, Ports, Rules
+from sidecar.core.sizing import Needs, Sizing
 from sidecar.core.trust import AHEAD
 from sidecar.errors import BadSettings
 from sidecar.kit.clock import Clock
@@ -107,6 +108,12 @@ def feed_of(settings: Settings, client: StripeClient, heart: Heart, clock: Clock
     for account in heart.watermarks.accounts():
         feed.resume(account, heart.watermarks.until(account) or 0.0)
     return feed
+
+
+def sizing_of(settings: Settings, heart: Heart, feed: Feed) -> Sizing:
+    """Return what warns when the budget cannot keep the customers young."""
+    needs = Needs(settings.freshness, settings.events_poll, settings.rate / settings.replicas)
+    return Sizing(needs, heart.cache, is_fed=lambda: feed.works)
 
 
 def key_check_of(key: ApiKey, client: StripeClient, feed: Feed) -> KeyCheck:

@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 
 from sidecar.app import Sidecar, assembled, loop_forever
-from sidecar.listeners import listening
 from sidecar.kit.clock import steady_clock
 from sidecar.kit.lifecycle import Phase
+from sidecar.listeners import listening
 from sidecar.settings import Settings
 
 KEY = "sk_test_51PlantedKeyThatMustNeverBeShown"

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic_core import PydanticUndefined
 
 from sidecar.app import assembled
+from sidecar.kit.breaker import diagram
 from sidecar.metrics import PREFIX as METRIC_PREFIX
 from sidecar.settings import Settings
 from sidecar.sources import PREFIX
@@ -15,7 +16,7 @@ from tests.fakes import settings_for
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = (README, ROOT / "docs" / "metrics.md", ROOT / "docs" / "settings.md")
+PAGES = (README, *(ROOT / "docs" / page for page in ("metrics.md", "settings.md", "breaker.md")))
 MAIN = (
     "stripe_api_key_file", "listen", "local_token_file", "fresh_for", "stale_for", "deadline", "events_poll", "webhook_secret",
     "policy", "rate", "replicas", "cache_bytes", "store",
@@ -69,6 +70,7 @@ async def with_tables(text: str) -> str:
         "main_settings": settings_table(MAIN),
         "settings": settings_table(Settings.model_fields),
         "metrics": await metrics_table(),
+        "breaker": f"```mermaid\n{diagram()}\n```",
     }
     return MARKED.sub(lambda match: f"{match[1]}{tables[match[2]]}\n{match[3]}", text)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from sidecar.demo import FakeStripe, Fault
 from sidecar.kit.clock import steady_clock
 from sidecar.kit.lifecycle import Phase
 from sidecar.model import Customer
-from tests.fakes import KEY, SECRET, FakeClock, running, settings_for
+from tests.fakes import KEY, SECRET, running, settings_for
 
 
 async def test_it_serves_until_it_is_told_to_stop(upstream: str, stripe: FakeStripe) -> None:

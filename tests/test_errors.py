@@ -94,10 +94,9 @@ def test_being_throttled_has_a_reason_and_an_end() -> None:
 
 def test_an_open_circuit_tells_what_opened_it() -> None:
     """Whoever asks for the cause is told of the last failure; without frames, as it is kept for long."""
-    try:
+    with pytest.raises(Broken) as caught:
         raise Broken("Stripe answered 502", status=502, request_id="req_1")
-    except Broken as error:
-        kept = error.kept()
+    kept = caught.value.kept()
     assert (type(kept), str(kept), kept.status, kept.request_id) == (Broken, "Stripe answered 502", 502, "req_1")
     assert kept.__traceback__ is None
     assert CircuitOpen("nothing is asked", last=kept).last is kept

@@ -15,5 +15,6 @@ news        what is heard of changes, whoever brings it
 schedule    customers to be read again because of news
 watermarks  up to when every change has been heard of
 audit       can the feed be trusted?
+sizing      can the budget keep young what is remembered?
 changes     what came and went, in a bounded ring
 """

@@ -235,7 +235,9 @@ class Refresher:
         return self._cache.get(snapshot.customer) or snapshot
 
     def _log(self, customer: Customer) -> Flight:
-        flight = Flight(self._clock(), urgency=self._urgency.pop(customer), prepaid=customer in self._prepaid)
+        flight = Flight(
+            self._clock(), urgency=self._urgency.pop(customer, Urgency.BACKGROUND), prepaid=customer in self._prepaid
+        )
         self._in_the_air[customer] = flight
         self._prepaid.discard(customer)
         trouble = self.trouble(customer)

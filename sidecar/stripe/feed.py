@@ -104,6 +104,11 @@ class Feed:
             log.warning("somebody's entitlements changed, a thin event says, but not whose; events_poll is off")
         self._hurry.set()
 
+    @property
+    def works(self) -> bool:
+        """Whether the events are read, or nothing is known to the contrary yet."""
+        return bool(self.every) and self.health.state in ("ok", "untried")
+
     def behind(self) -> float:
         """Return the seconds since the moment up to which every change is known; infinite before, no number when off."""
         until = self._until.get(None)

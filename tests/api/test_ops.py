@@ -9,10 +9,10 @@ import aiohttp
 import pytest
 
 from sidecar.app import assembled
-from sidecar.listeners import listening
 from sidecar.demo import FakeStripe, Fault
 from sidecar.errors import RequestRejected
 from sidecar.kit.lifecycle import Phase
+from sidecar.listeners import listening
 from tests.fakes import KEY, SECRET, Running, running, settings_for
 
 

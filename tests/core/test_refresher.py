@@ -14,6 +14,7 @@ from sidecar.core.cache import Cache
 from sidecar.core.refresher import HISTORY, OUTCOMES, Refresher
 from sidecar.core.watermarks import Watermarks
 from sidecar.errors import CursorVanished, Defect, Throttled, TimedOut, Unreachable, UpstreamError
+from sidecar.kit.limiter import Urgency
 from sidecar.kit.tasks import Tasks
 from sidecar.model import Customer, Dirty, Flight, Snapshot
 from tests.core.fetching import ADA, BOB, FakeUpstream, held, settled, unknown
@@ -311,6 +312,82 @@ class TestNudge:
         assert len(airport.upstream.asked) == 2
 
 
+class TestUrgency:
+    """A flight is as urgent as the most urgent who wait for it."""
+
+    async def fly(self, airport: Airport, *urgencies: Urgency | None) -> Urgency:
+        """Ask for one flight, with so many urgencies (None nudges); return how urgent it is in the air."""
+        airport.upstream.gate.clear()
+        async with asyncio.TaskGroup() as group:
+            for urgency in urgencies:
+                if urgency is None:
+                    airport.refresher.nudge(ADA)
+                else:
+                    _ = group.create_task(airport.refresher.renew(ADA, urgency=urgency))
+                await settled()
+            flight = airport.refresher.last_flight(ADA)
+            assert flight is not None
+            found = flight.urgency
+            airport.upstream.gate.set()
+        await settled()
+        assert len(airport.upstream.asked) == 1
+        return found
+
+    @pytest.mark.parametrize(
+        ("urgencies", "urgency"),
+        [
+            ([None], Urgency.BACKGROUND),
+            ([Urgency.NEWS], Urgency.NEWS),
+            ([None, Urgency.NEWS], Urgency.NEWS),
+            ([Urgency.CALLER], Urgency.CALLER),
+            ([None, Urgency.CALLER], Urgency.CALLER),
+            ([Urgency.CALLER, Urgency.NEWS, None], Urgency.CALLER),
+        ],
+        ids=str,
+    )
+    async def test_it_rises_and_never_falls(
+        self, airport: Airport, urgencies: list[Urgency | None], urgency: Urgency
+    ) -> None:
+        """A caller who joins a flight that began in the background makes it a caller's."""
+        assert await self.fly(airport, *urgencies) is urgency
+
+    async def test_it_may_rise_before_the_flight_has_taken_off(self, airport: Airport) -> None:
+        """Its task has not begun yet; what is paid for stays so."""
+        airport.refresher.nudge(ADA)
+        airport.refresher.nudge(ADA, Urgency.NEWS)
+        _ = await airport.refresher.renew(ADA)
+        flight = airport.refresher.last_flight(ADA)
+        assert flight is not None
+        assert (flight.urgency, flight.prepaid) == (Urgency.CALLER, True)
+
+    async def test_the_next_flight_begins_anew(self, airport: Airport) -> None:
+        """What one was asked for is not the next one's business."""
+        _ = await airport.refresher.renew(ADA)
+        airport.upstream.asked.clear()
+        assert await self.fly(airport, None) is Urgency.BACKGROUND
+
+    async def test_a_flight_that_comes_after_the_one_in_the_air_is_as_urgent_as_who_waits_for_it(
+        self, airport: Airport
+    ) -> None:
+        """Who came too late for the first makes the second."""
+        await airport.take_off()
+        async with asyncio.TaskGroup() as group:
+            _ = group.create_task(airport.refresher.renew(ADA, since=airport.clock.now, urgency=Urgency.NEWS))
+            await settled()
+            airport.upstream.gate.set()
+        flight = airport.refresher.last_flight(ADA)
+        assert flight is not None
+        assert (len(airport.upstream.asked), flight.urgency) == (2, Urgency.NEWS)
+
+    async def test_renewing_soon_is_as_urgent_as_news(self, airport: Airport) -> None:
+        """Nobody waits, but whoever wants it has a reason."""
+        airport.refresher.renew_soon(ADA)
+        await settled()
+        flight = airport.refresher.last_flight(ADA)
+        assert flight is not None
+        assert flight.urgency is Urgency.NEWS
+
+
 class TestHeard:
     """News that comes while a list is read: what is read may be from before it."""
 
@@ -579,7 +656,13 @@ class TestHistory:
         flight = airport.refresher.last_flight(ADA)
         assert flight is not None
         assert flight == Flight(
-            took_off, flight.exchanges, pages=3, landed=took_off + 0.5, outcome="landed", detail=None, prepaid=True
+            took_off,
+            flight.exchanges,
+            pages=3,
+            landed=took_off + 0.5,
+            outcome="landed",
+            urgency=Urgency.BACKGROUND,
+            prepaid=True,
         )
         assert airport.refresher.pages.cumulative()[:3] == [(1, 0), (2, 0), (3, 1)]
 

@@ -6,7 +6,15 @@ from itertools import pairwise
 import pytest
 
 from sidecar.core.schedule import AT_ONCE, LONGEST_PAUSE, LOOK_AGAIN
-from sidecar.errors import Unreachable
+from sidecar.errors import (
+    CircuitOpen,
+    KeyRejected,
+    OverBudget,
+    PermissionMissing,
+    Throttled,
+    Unreachable,
+    UpstreamError,
+)
 from sidecar.model import Customer
 from tests.core.fetching import ADA, BOB, House, settled
 from tests.fakes import FakeClock
@@ -280,14 +288,25 @@ class TestFailures:
 
         assert pauses(play(clock, story())) == [1, 2, 4, 8, 16, LONGEST_PAUSE, LONGEST_PAUSE, LONGEST_PAUSE]
 
-    def test_after_an_outage_nobody_is_lost(self, clock: FakeClock) -> None:
-        """However long it was, and though it costs but a trickle of requests meanwhile."""
+    @pytest.mark.parametrize(
+        "trouble",
+        [
+            CircuitOpen("nothing is asked"),
+            OverBudget("none left"),
+            Throttled("slow down"),
+            KeyRejected("no"),
+            PermissionMissing("no"),
+        ],
+        ids=lambda trouble: trouble.code,
+    )
+    def test_trouble_that_is_everybodys_lets_all_rest(self, clock: FakeClock, trouble: UpstreamError) -> None:
+        """An hour of it costs a trickle of attempts, however many wait; and then nobody is lost."""
 
         async def story() -> tuple[House, int]:
             house = House(clock)
             for customer in OTHERS:
                 house.remember(10, "seats", customer=customer)
-            house.fail()
+            house.upstream.error = trouble
             for customer in OTHERS:
                 house.hear(customer)
             await asyncio.sleep(3600)
@@ -336,7 +355,61 @@ class TestFailures:
         assert asked[0] == ADA
         assert asked.index(ADA, 1) > max(map(asked.index, OTHERS))
 
-    @pytest.mark.parametrize("failing", [1, AT_ONCE - 1])
+    def test_trouble_of_their_own_costs_each_a_trickle(self, clock: FakeClock) -> None:
+        """Twice a minute for each, in the long run."""
+
+        async def story() -> House:
+            house = House(clock)
+            for customer in OTHERS:
+                house.remember(10, "seats", customer=customer)
+            house.fail()
+            for customer in OTHERS:
+                house.hear(customer)
+            await asyncio.sleep(3600)
+            assert len(house.heart.schedule) == len(OTHERS)
+            return house
+
+        house = play(clock, story())
+        assert len(house.upstream.asked) <= len(OTHERS) * (3600 / LONGEST_PAUSE + 6)
+
+    def test_news_of_one_that_is_put_aside_does_not_bring_it_back(self, clock: FakeClock) -> None:
+        """It would fail again; when its time has come, the list has to be younger than the latest news."""
+
+        async def story() -> House:
+            house = House(clock)
+            house.remember(10, "seats")
+            house.fail()
+            house.hear()
+            for _ in range(100):
+                await asyncio.sleep(0.25)
+                house.hear()
+            house.upstream.error = None
+            await asyncio.sleep(LONGEST_PAUSE)
+            return house
+
+        house = play(clock, story())
+        assert pauses(house) == [1, 2, 4, 8, 16]
+        assert is_clean(house)
+
+    def test_an_account_that_may_not_be_read_is_no_trouble_of_the_others(self, clock: FakeClock) -> None:
+        """A connected account was deauthorised: its customers wait alone, with a request each now and then."""
+        theirs = [Customer(f"cus_{number}", "acct_gone") for number in range(3 * AT_ONCE)]
+
+        async def story() -> House:
+            house = House(clock)
+            for customer in (*theirs, ADA):
+                house.remember(10, "seats", customer=customer)
+            for customer in theirs:
+                house.upstream.errors[customer] = PermissionMissing("deauthorised")
+                house.hear(customer)
+            await asyncio.sleep(300)
+            house.hear(ADA)
+            await settled()
+            return house
+
+        assert is_clean(play(clock, story()))
+
+    @pytest.mark.parametrize("failing", [1, AT_ONCE, len(OTHERS)])
     def test_others_get_their_turn_beside_those_with_trouble_of_their_own(self, clock: FakeClock, failing: int) -> None:
         """A customer that can never be read waits alone: news of another is acted on at once."""
 
@@ -350,23 +423,6 @@ class TestFailures:
             await asyncio.sleep(300)
             house.hear(BOB)
             await settled()
-            return house
-
-        assert is_clean(play(clock, story()), BOB)
-
-    def test_however_many_have_trouble_of_their_own_the_others_are_read(self, clock: FakeClock) -> None:
-        """The longest pause is all that lies between two customers' turns."""
-
-        async def story() -> House:
-            house = House(clock)
-            for customer in (*OTHERS, BOB):
-                house.remember(10, "seats", customer=customer)
-            for customer in OTHERS:
-                house.upstream.errors[customer] = Unreachable("no route")
-                house.hear(customer)
-            await asyncio.sleep(300)
-            house.hear(BOB)
-            await asyncio.sleep(LONGEST_PAUSE * (len(OTHERS) / AT_ONCE + 1))
             return house
 
         assert is_clean(play(clock, story()), BOB)
@@ -392,15 +448,14 @@ class TestFailures:
         assert len(house.heart.schedule) == 0
 
 
-async def test_of_two_retries_the_later_news_counts(house: House) -> None:
+@pytest.mark.parametrize("trouble", [Unreachable("no route"), CircuitOpen("nothing is asked")], ids=repr)
+async def test_of_two_retries_the_later_news_counts(house: House, trouble: UpstreamError) -> None:
     """A list from between them, brought by somebody else, does not settle the later one."""
     house.remember(10, "seats")
     schedule, heard_at = house.heart.schedule, house.clock.now
     schedule._pause = 0.0
-    house.fail()
-    schedule._listed[ADA] = heard_at + 5
-    await schedule._read(ADA, heard_at)
-    assert schedule._listed == {ADA: heard_at + 5}
-    schedule._listed = {ADA: heard_at}
-    await schedule._read(ADA, heard_at + 5)
-    assert schedule._listed == {ADA: heard_at + 5}
+    house.upstream.error = trouble
+    for listed, in_hand in ((5, 0), (0, 5)):
+        schedule._listed[ADA] = heard_at + listed
+        await schedule._read(ADA, heard_at + in_hand)
+        assert schedule._aside | schedule._listed == {ADA: heard_at + 5}

@@ -160,8 +160,9 @@ async def test_stale_customers_do_not_use_up_the_budget(upstream: str, stripe: F
         checks = [{"customer": f"cus_{place}", "lookup_key": "a"} for place in range(100)]
         await sidecar.ask("POST", "/v1/checks", json={"checks": checks})
         sidecar.clock.advance(1000)
-        limiter = sidecar.sidecar.client._limiter
-        limiter.rate, limiter.burst = 20.0, 5.0
+        bucket = sidecar.sidecar.client._limiter.bucket
+        bucket.configured = bucket._rate = 20.0
+        bucket.burst = 5.0
         asked = stripe.count()
         _, body = await sidecar.ask("POST", "/v1/checks", json={"checks": checks})
         assert all(answer["stale"] for answer in body["results"])

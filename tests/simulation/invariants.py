@@ -22,6 +22,10 @@ SLACK = 1e-3
 """Seconds that calculating takes at most: some readings of a clock that ticks."""
 
 
+IN_HAND = 1
+"""Tokens that may have been handed out already when a refusal comes, for requests that are just about to be sent."""
+
+
 @dataclass
 class Record:
     """What is known of one process: its budget, who reads whose list, what it was told and has said."""
@@ -30,6 +34,8 @@ class Record:
     burst: float
     tokens: float = inf
     asked_at: float = 0.0
+    slowed_at: float = -inf
+    asked_since: int = 0
     readers: dict[Customer, asyncio.Task[Any]] = field(default_factory=dict)
     news: dict[Customer, list[float]] = field(default_factory=dict)
     marked: dict[Customer, float] = field(default_factory=dict)
@@ -89,6 +95,7 @@ class Judge:
         record.asked_at = now
         if record.tokens < -SLACK * record.rate:
             history.breaks("Budget", f"{-record.tokens:.3f} requests more than {record.rate}/s and {record.burst}")
+        self._slowly(record, now)
         if customer is None:
             return
         reader, task = record.readers.get(customer), asyncio.current_task()
@@ -96,6 +103,19 @@ class Judge:
             history.breaks("One flight", f"two flights read the list of {customer}")
         assert task is not None
         record.readers[customer] = task
+
+    def throttled(self, record: Record, sent_at: float) -> None:
+        """Take note that Stripe's limiter has refused a request that was sent at ``sent_at``."""
+        if sent_at > record.slowed_at:
+            record.slowed_at, record.asked_since = self._time(), 0
+
+    def _slowly(self, record: Record, now: float) -> None:
+        """See that for a minute after a refusal at most half of the rate is used, and what it has recovered by then."""
+        record.asked_since += 1
+        seconds = now - record.slowed_at
+        allowed = IN_HAND + record.rate / 2 * seconds * (1 + seconds / 120)
+        if seconds <= 60 and record.asked_since > allowed + SLACK:
+            self._history.breaks("Throttling", f"{record.asked_since} requests {seconds:.3f} s after a refusal")
 
     def fetched(self, snapshot: Snapshot) -> None:
         """Judge a list that was read: is it whole?"""

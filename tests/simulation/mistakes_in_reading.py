@@ -4,6 +4,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from sidecar.errors import CursorVanished, OverBudget
+from sidecar.kit.bucket import Bucket
 from sidecar.kit.limiter import Limiter
 from sidecar.model import Plan, Snapshot
 from sidecar.stripe.client import StripeClient
@@ -51,11 +52,29 @@ def a_list_is_from_when_it_came(fetch):
 def the_budget_never_ends(take):
     """Whoever asks for a token gets one at once."""
 
-    async def take_at_once(self, *, within):
+    async def take_at_once(self, urgency, *, within):
         with suppress(OverBudget):
-            await take(self, within=0.0)
+            await take(self, urgency, within=0.0)
 
     return take_at_once
+
+
+@mutation(Limiter, "slow_down", breaks="Throttling")
+def a_refusal_does_not_slow(_slow_down):
+    """Stripe's rate limiter is asked again as if it had said nothing."""
+    return lambda *_, **__: None
+
+
+@mutation(Bucket, "slow_down", breaks="Throttling")
+def what_is_in_hand_is_kept(slow_down):
+    """The rate is halved, but what was saved up is spent all the same."""
+
+    def slow_down_later(self, *refusal, **more):
+        tokens = self.tokens
+        slow_down(self, *refusal, **more)
+        self._tokens = tokens
+
+    return slow_down_later
 
 
 @mutation(Limiter, "take_spare", breaks="Budget")

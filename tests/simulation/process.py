@@ -7,13 +7,13 @@ from typing import NamedTuple, cast
 
 from yarl import URL
 
-from sidecar.parts import feed_of
 from sidecar.core.checker import Policies
 from sidecar.core.heart import Heart, Ports, Rules
 from sidecar.errors import UpstreamError
-from sidecar.kit.limiter import Limiter
+from sidecar.kit.limiter import Limiter, Urgency
 from sidecar.kit.tasks import Tasks
 from sidecar.model import Customer, Flight, Policy, Snapshot
+from sidecar.parts import feed_of
 from sidecar.settings import Settings
 from sidecar.stores.memory import Memory
 from sidecar.stripe.client import Manners, StripeClient
@@ -55,10 +55,10 @@ class Process:
         self.tasks = Tasks(expected=(UpstreamError,))
         self.record = Record(knobs.rate, knobs.burst)
         self.limiter = Limiter(rate=knobs.rate, burst=knobs.burst, clock=time)
-        manners = Manners(BASE, VERSION)
+        manners = Manners(BASE, VERSION, seed=rng.getrandbits(32))
         self.client = StripeClient(cast("Transport", self), ApiKey(KEY), manners, limiter=self.limiter, clock=time)
         rules = Rules(knobs.freshness, POLICIES, knobs.cache_bytes, seed=rng.getrandbits(32))
-        self.heart = Heart.of(Ports(self.fetch, self.limiter.take_spare, store), rules, tasks=self.tasks, clock=time)
+        self.heart = Heart.of(Ports(self.fetch, self.client.take_spare, store), rules, tasks=self.tasks, clock=time)
         if isinstance(store, Disk):
             store.everything = self.heart.cache.snapshots
         for account in self.heart.watermarks.accounts():
@@ -74,7 +74,13 @@ class Process:
             _ = self.tasks.start(self.feed.run(), name="feed")
 
     async def get(
-        self, url: URL, headers: Mapping[str, str], asked_at: float, *, repeated: Callable[[], None]
+        self,
+        url: URL,
+        headers: Mapping[str, str],
+        asked_at: float,
+        *,
+        repeated: Callable[[], None],
+        urgency: Callable[[], Urgency],
     ) -> Answer:
         """Send a request, as ``Transport.get`` does, under the eyes of the judge."""
         customer = None
@@ -86,6 +92,8 @@ class Process:
         except UpstreamError as error:
             self._history.say("answer", customer or "events", repr(error))
             raise
+        if "Stripe-Rate-Limited-Reason" in answer.headers:
+            self._judge.throttled(self.record, asked_at)
         self._history.say("answer", customer or "events", answer.status, answer.body if self._history.written else "")
         return answer
 
@@ -151,6 +159,8 @@ class Process:
         counts["flights overtaken by news"] += heart.refresher.overtaken
         counts["flights put off for the budget"] += heart.refresher.deferred
         counts["requests that the budget refused"] += self.limiter.refused
+        counts["refusals of the limiter"] += self.limiter.bucket.throttled
+        counts["breakers opened"] += sum(breaker.opened for breaker in self.client.breakers.values())
         counts["lists compared for the audit"] += heart.audit.checked
         counts["changes told"] += heart.changes.last
         counts["polls"] += self.feed.polls["complete"]

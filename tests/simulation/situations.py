@@ -16,7 +16,7 @@ SITUATIONS = (
     "asked when absent", "asked when dirty", "asked when expired", "asked when fresh", "asked when stale",
     "ask answer", "ask check", "ask find", "ask refresh", "ask renew_soon",
     "flight broken", "flight cancelled", "flight landed", "flight over_budget", "flight throttled",
-    "flight unknown_customer", "flight unreachable",
+    "flight unknown_customer", "flight unreachable", "flight circuit_open", "refusals of the limiter", "breakers opened",
     "trouble 403", "trouble 429", "trouble 500", "trouble half", "trouble html", "trouble lost", "trouble refused",
     "trouble slow", "trouble throttled",
 )  # fmt: skip

@@ -13,7 +13,6 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from sidecar.parts import upstream_session
 from sidecar.demo import FakeStripe, Fault, Seen, serving
 from sidecar.errors import (
     Broken,
@@ -29,6 +28,7 @@ from sidecar.errors import (
 from sidecar.kit.clock import Clock, steady_clock
 from sidecar.kit.limiter import Limiter
 from sidecar.model import Customer, Flight, Snapshot
+from sidecar.parts import upstream_session
 from sidecar.stripe.client import WITHOUT, Manners, StripeClient
 from sidecar.stripe.events import EVENTS_PATH, NEWS
 from sidecar.stripe.key import ApiKey
@@ -344,11 +344,10 @@ class TestAFault:
     async def test_is_logged_once_per_change(
         self, stripe: FakeStripe, reader: Reader, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Eight failed requests are one line, and the recovery is another."""
+        """Four failed requests are one line, and the recovery is another."""
         caplog.set_level(logging.INFO, "sidecar")
         fill(stripe, 1)
         stripe.break_with(Fault.ERROR)
-        await reader.failure()
         await reader.failure()
         stripe.break_with(None)
         await reader.fetch()
@@ -539,7 +538,7 @@ class TestTheBudget:
     ) -> None:
         """Neither a read nor a relayed request leaves; Stripe's health is none the worse."""
         reader = Reader(upstream, session, limiter=never_refilled(1))
-        await reader.limiter.take(within=0)
+        assert reader.limiter.take_spare()
         assert type(await reader.failure()) is OverBudget
         with pytest.raises(OverBudget):
             await reader.client.relay("/v1/entitlements/features", "", None)

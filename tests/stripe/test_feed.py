@@ -14,11 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.parts import upstream_session
 from sidecar.core.watermarks import Watermarks
 from sidecar.demo import FakeStripe, Fault, serving
 from sidecar.errors import Broken, OverBudget, PermissionMissing, TimedOut, UpstreamError
+from sidecar.kit.clock import steady_clock
+from sidecar.kit.limiter import Limiter
 from sidecar.model import Customer, Snapshot
+from sidecar.parts import upstream_session
 from sidecar.stripe.events import EVENTS_PATH, NEWS, Listed
 from sidecar.stripe.feed import ABSURD, KEPT, MOST_PAGES, OUTCOMES, SOONEST, Ears, Feed, Pace
 from sidecar.stripe.key import ApiKey
@@ -572,7 +574,8 @@ class Connected:
 
 
 def connect(upstream: str, session: aiohttp.ClientSession, stripe: FakeStripe, clock: FakeClock) -> Connected:
-    reader, listener = Reader(upstream, session, key=ApiKey(stripe.key), clock=clock), Listener()
+    limiter = Limiter(rate=100_000, burst=100_000, clock=steady_clock())  # which goes on when it was slowed
+    reader, listener = Reader(upstream, session, key=ApiKey(stripe.key), limiter=limiter, clock=clock), Listener()
     feed = Feed(
         reader.client.events,
         Ears(listener.hear, listener.watermarks.begin, listener.watermarks.advance),

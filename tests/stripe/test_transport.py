@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 import pytest
 from yarl import URL
 
-from sidecar.parts import upstream_session
 from sidecar.demo import FakeStripe, Fault
 from sidecar.errors import Broken, Unreachable, UpstreamError
 from sidecar.kit.clock import steady_clock
 from sidecar.kit.limiter import Limiter, Urgency
+from sidecar.parts import upstream_session
 from sidecar.stripe.transport import BODY, Answer, Transport
 
 LIST = "/v1/entitlements/active_entitlements?customer=cus_secret"
