@@ -147,9 +147,9 @@ async def serve(
         loops = [group.create_task(loop_forever(loop)) for loop in sidecar.loops]
         async with listening(*sidecar.listeners, drain_timeout=settings.drain_timeout):
             sidecar.lifecycle.enter(Phase.SERVING)
-            log.info("answering checks on %s, health and metrics on %s", sidecar.checks, sidecar.ops)
+            log.info("answering checks on %s, health and metrics on %s", str(sidecar.checks), str(sidecar.ops))
             if sidecar.webhooks.sockets:
-                log.info("taking webhooks on %s", sidecar.webhooks)
+                log.info("taking webhooks on %s", str(sidecar.webhooks))
             else:
                 log.info("taking no webhooks: there is no webhook_secret")
             if started is not None:

@@ -4,8 +4,8 @@ import aiohttp
 import pytest
 
 from sidecar import app
-from sidecar.listeners import BODY, listening
-from tests.fakes import SECRET, Running, running, settings_for
+from sidecar.listeners import listening
+from tests.fakes import SECRET, running, settings_for
 
 
 async def test_each_listener_has_its_own_routes(upstream: str) -> None:
@@ -19,12 +19,6 @@ async def test_each_listener_has_its_own_routes(upstream: str) -> None:
         for url in (sidecar.url, sidecar.ops_url):
             async with sidecar.session.post(f"{url}/webhooks/stripe") as response:
                 assert response.status == 404
-
-
-async def test_a_body_has_a_bound(sidecar: Running) -> None:
-    """One byte more is refused."""
-    status, body = await sidecar.ask("POST", "/v1/checks", data=b" " * (BODY + 1))
-    assert (status, body["code"]) == (413, "body_too_large")
 
 
 async def test_a_listener_says_where_it_is(upstream: str) -> None:
