@@ -391,11 +391,13 @@ def read_answer(answer: Answer) -> dict[str, Any]:
 
 
 def shows_that_stripe_fails(error: Broken | Unreachable, answer: Answer | None) -> bool:
-    """Tell whether an answer, or none, is one that others are likely to get too: no answer, 5xx, or nothing to be read.
+    """Tell whether an answer, or none, is one that others are likely to get too: none, 424, 5xx, or nothing to be read.
 
     An answer that can be read but not be used, such as a page without progress, is about what was asked.
     """
-    return isinstance(error, Unreachable) or answer is None or answer.status >= 500 or not is_object(answer.body)
+    if isinstance(error, Unreachable) or answer is None:
+        return True
+    return answer.status >= 500 or answer.status == HTTPStatus.FAILED_DEPENDENCY or not is_object(answer.body)
 
 
 def says_nothing_of_stripe(error: UpstreamError, account: str | None) -> bool:

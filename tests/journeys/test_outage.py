@@ -1,11 +1,13 @@
 """Stripe fails in every way there is: checks go on, within their deadline, with their true age."""
 
 import asyncio
+from math import inf
 from urllib.parse import urlsplit
 
 import pytest
 
 from sidecar.demo import FakeStripe, Fault, serving
+from sidecar.kit.breaker import State
 from sidecar.model import Customer
 from tests.api.test_checks import give
 from tests.fakes import Running, running
@@ -24,7 +26,7 @@ FAILURES = [
     Fault.OTHER_MODE,
 ]
 
-CODES = {"broken", "throttled", "unreachable", "deadline"}
+CODES = {"broken", "throttled", "unreachable", "deadline", "circuit_open", "over_budget"}
 
 
 async def learn(sidecar: Running, customer: str) -> None:
@@ -70,6 +72,87 @@ async def test_stripe_is_used_again_by_itself(upstream: str, stripe: FakeStripe,
             await asyncio.sleep(0.01)
         assert answer["entitled"] is True
         assert (await sidecar.get("/status"))[1]["stripe"]["state"] == "ok"
+
+
+async def test_an_outage_costs_no_caller_the_deadline(upstream: str, stripe: FakeStripe) -> None:
+    """Once it is clear that Stripe fails, nobody waits for it: the old is answered at once, and so is the policy."""
+    stripe.grant("cus_known", "a")
+    async with running(upstream, deadline=15, events_poll=0) as sidecar:
+        await learn(sidecar, "cus_known")
+        sidecar.clock.advance(90_000)  # older than stale_for
+        stripe.break_with(Fault.ERROR)
+        breaker = sidecar.sidecar.client.breakers["list"]
+        while breaker.state is not State.OPEN:
+            assert (await sidecar.check("cus_known", "a"))["source"] == "policy"
+        breaker._until = inf  # for as long as this test takes
+        sent, began = stripe.count(), sidecar.clock()
+        for place in range(50):
+            answer = await sidecar.check(f"cus_{place}", "a")
+            assert (answer["source"], answer["code"]) == ("policy", "circuit_open")
+        known = await sidecar.check("cus_known", "a", Cache_Control="max-stale")
+        assert (known["entitled"], known["stale"]) == (True, True)
+        assert sidecar.clock() - began < 15
+        assert stripe.count() == sent
+        assert sidecar.sidecar.client._limiter.left > 9_000, "nobody took a token"
+        stripe.break_with(None)
+        breaker._until = 0.0
+        assert (await sidecar.check("cus_known", "a"))["source"] == "upstream"
+        assert breaker.opened == 1
+        assert breaker.lets_through
+
+
+async def test_an_outage_is_told_with_its_cause(upstream: str, stripe: FakeStripe) -> None:
+    """`/status` says what Stripe's last failure was, and so do the breaker and the metrics."""
+    async with running(upstream, deadline=15, events_poll=0) as sidecar:
+        stripe.break_with(Fault.ERROR)
+        breaker = sidecar.sidecar.client.breakers["list"]
+        while breaker.state is not State.OPEN:
+            await sidecar.check("cus_1", "a")
+        breaker._until = inf
+        assert (await sidecar.check("cus_2", "a"))["code"] == "circuit_open"
+        _, status = await sidecar.get("/status")
+        assert status["stripe"]["state"] == "broken", "the real cause"
+        assert status["breakers"]["list"] == {
+            "state": "open",
+            "since": status["breakers"]["list"]["since"],
+            "last_failure": {"code": "broken", "detail": None, "status": 500},
+        }
+        assert status["breakers"]["events"]["state"] == "closed"
+        metrics = await sidecar.metrics()
+        for sample in (
+            'breaker_state{operation="list",state="open"} 1.0',
+            'breaker_state{operation="list",state="closed"} 0.0',
+            'breaker_opened_total{operation="list"} 1.0',
+            "upstream_failing 1.0",
+        ):
+            assert f"entitlement_sidecar_{sample}" in metrics
+        stripe.break_with(None)
+
+
+async def test_a_limiter_that_refuses_is_heeded(upstream: str, stripe: FakeStripe) -> None:
+    """A 429 halves the rate, which `/status` and the metrics say; a customer who is locked does not."""
+    async with running(upstream, deadline=15, rate=1000, burst=1000, events_poll=0) as sidecar:
+        stripe.grant("cus_1", "a")
+        stripe.break_with(Fault.LOCK_TIMEOUT, times=1)
+        assert (await sidecar.check("cus_1", "a"))["source"] == "upstream"
+        _, status = await sidecar.get("/status")
+        assert (status["budget"]["rate"], status["budget"]["slowed_since"]) == (1000, None)
+        stripe.grant("cus_2", "a")
+        stripe.break_with(Fault.THROTTLED, times=1)
+        assert (await sidecar.check("cus_2", "a"))["source"] == "upstream"
+        _, status = await sidecar.get("/status")
+        assert 500 <= status["budget"]["rate"] < 1000
+        assert (status["budget"]["configured_rate"], status["budget"]["throttled"]) == (1000, 1)
+        assert status["budget"]["slowed_since"] is not None
+        metrics = await sidecar.metrics()
+        assert "entitlement_sidecar_budget_throttled_total 1.0" in metrics
+        assert "entitlement_sidecar_budget_configured_rate_requests_per_second 1000.0" in metrics
+        assert 'entitlement_sidecar_budget_wait_seconds_count{class="caller"} 4.0' in metrics
+        assert 'entitlement_sidecar_budget_wait_seconds_count{class="news"} 0.0' in metrics
+        assert status["breakers"]["list"]["state"] == "closed"
+        sidecar.clock.advance(200)
+        _, status = await sidecar.get("/status")
+        assert (status["budget"]["rate"], status["budget"]["slowed_since"]) == (1000, None)
 
 
 async def test_a_restarted_stripe(stripe: FakeStripe) -> None:

@@ -5,7 +5,8 @@ import logging
 import socket
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -16,6 +17,7 @@ from aiohttp import web
 from sidecar.demo import FakeStripe, Fault, Seen, serving
 from sidecar.errors import (
     Broken,
+    CircuitOpen,
     KeyRejected,
     OverBudget,
     PermissionMissing,
@@ -25,8 +27,10 @@ from sidecar.errors import (
     Unreachable,
     UpstreamError,
 )
+from sidecar.kit.breaker import FAILURES, State
+from sidecar.kit.bucket import LEAST
 from sidecar.kit.clock import Clock, steady_clock
-from sidecar.kit.limiter import Limiter
+from sidecar.kit.limiter import Limiter, Urgency
 from sidecar.model import Customer, Flight, Snapshot
 from sidecar.parts import upstream_session
 from sidecar.stripe.client import WITHOUT, Manners, StripeClient
@@ -577,6 +581,238 @@ class TestTheBudget:
         reader = Reader(upstream, session, limiter=never_refilled(1))
         assert type(await reader.failure()) is OverBudget
         assert stripe.count() == 1
+
+
+REASONS = ("global-rate", "global-concurrency", "endpoint-rate", "endpoint-concurrency", "resource-specific")
+
+
+class TestARateLimiter:
+    """A refusal for the rate slows the budget down, whatever was asked."""
+
+    @staticmethod
+    def refusing(status: int, code: str, headers: dict[str, str]) -> Handler:
+        error = {"type": "invalid_request_error", "code": code, "message": "slow down"}
+        return lambda _: web.json_response({"error": error}, status=status, headers=headers)
+
+    @pytest.mark.parametrize(
+        ("status", "code", "headers", "slows"),
+        [
+            *[(429, "rate_limit", {"Stripe-Rate-Limited-Reason": reason}, True) for reason in REASONS],
+            (400, "rate_limit", {}, True),
+            (429, "rate_limit", {}, False),
+            (429, "lock_timeout", {}, False),
+            (400, "parameter_invalid", {}, False),
+            (500, "", {}, False),
+        ],
+    )
+    @pytest.mark.parametrize("operation", ["list", "events", "relay"])
+    async def test_slows_us_down(
+        self,
+        session: aiohttp.ClientSession,
+        operation: str,
+        status: int,
+        code: str,
+        headers: dict[str, str],
+        slows: bool,  # noqa: FBT001 -- a parameter of the test
+    ) -> None:
+        """By half, at once; only if it was one."""
+        async with answering(self.refusing(status, code, headers)) as base:
+            reader = Reader(base, session, attempts=1)
+            with suppress(UpstreamError):
+                if operation == "list":
+                    await reader.fetch()
+                elif operation == "events":
+                    await reader.client.events({}, None)
+                else:
+                    await reader.client.relay("/v1/x", "", None)
+        bucket = reader.limiter.bucket
+        assert bucket.throttled == slows
+        assert bucket.rate < 60_000 if slows else bucket.rate == 100_000
+
+    async def test_that_names_a_time_is_left_alone_for_as_long(self, session: aiohttp.ClientSession) -> None:
+        """`Retry-After` speaks of the limiter, so of all our requests."""
+        headers = {"Stripe-Rate-Limited-Reason": "endpoint-rate", "Retry-After": "7"}
+        async with answering(self.refusing(429, "rate_limit", headers)) as base:
+            clock = FakeClock()
+            reader = Reader(base, session, clock=clock, attempts=1)
+            await reader.failure()
+            assert reader.limiter.bucket.until(1) == pytest.approx(clock.now + 7, abs=0.01)
+            with pytest.raises(OverBudget):
+                await reader.client.relay("/v1/x", "", None, within=6)
+
+    async def test_of_many_requests_at_once_counts_once(self, stripe: FakeStripe, reader: Reader) -> None:
+        """They were sent before the first of the refusals came."""
+        for _ in range(20):
+            stripe.grant("cus_ada", "sso")
+        stripe.break_with(Fault.THROTTLED, times=20)
+        gate = asyncio.Event()
+        stripe.on_request = lambda _: gate.set()
+        reader.client._manners = replace(reader.client._manners, attempts=1)
+        found = await asyncio.gather(*(reader.failure(Customer(f"cus_{number}")) for number in range(20)))
+        assert {error.code for error in found} == {"throttled"}
+        bucket = reader.limiter.bucket
+        assert bucket.throttled == 20
+        assert bucket.rate > 100_000 * LEAST, "one or a few decreases, and not twenty"
+
+
+class TestTheBreaker:
+    """After five failures in a row nothing is asked; each operation has a breaker of its own."""
+
+    @staticmethod
+    async def use(reader: Reader, operation: str) -> UpstreamError | None:
+        """Ask once; return what went wrong."""
+        try:
+            if operation == "list":
+                await reader.fetch()
+            elif operation == "events":
+                await reader.client.events({}, None)
+            else:
+                await reader.client.relay("/v1/entitlements/features", "", None)
+        except UpstreamError as error:
+            return error
+        return None
+
+    @pytest.fixture
+    def patient(self, upstream: str, session: aiohttp.ClientSession, stripe: FakeStripe) -> Reader:
+        """A reader with a clock that stands still and a hundred tokens, which asks once."""
+        stripe.add_customer("cus_ada")
+        return Reader(upstream, session, clock=FakeClock(), limiter=never_refilled(100), attempts=1)
+
+    async def open(self, reader: Reader, stripe: FakeStripe, operation: str = "list") -> None:
+        stripe.break_with(Fault.ERROR)
+        for _ in range(FAILURES):
+            assert reader.client.breakers[operation].state is State.CLOSED
+            await self.use(reader, operation)
+        assert reader.client.breakers[operation].state is State.OPEN
+
+    @pytest.mark.parametrize("operation", ["list", "events", "relay"])
+    async def test_that_is_open_sends_nothing_and_takes_no_token(
+        self, patient: Reader, stripe: FakeStripe, operation: str
+    ) -> None:
+        """Whoever asks is told at once, with the cause; the other operations go on, and health knows why."""
+        await self.open(patient, stripe, operation)
+        left = round(patient.limiter.left)
+        for _ in range(10):
+            error = await self.use(patient, operation)
+            assert type(error) is CircuitOpen
+            assert type(error.last) is Broken
+            assert "broken (status 500)" in str(error)
+        assert (stripe.count(), round(patient.limiter.left)) == (FAILURES, left)
+        others = {"list", "events", "relay"} - {operation}
+        assert {patient.client.breakers[other].state for other in others} == {State.CLOSED}
+        assert patient.client.health.state == ("broken" if operation == "list" else "untried")
+        if operation == "list":
+            assert patient.flights[-1].trouble is not None
+            assert patient.flights[-1].trouble[0] is CircuitOpen
+
+    async def test_lets_no_prepaid_token_go_to_waste(self, patient: Reader, stripe: FakeStripe) -> None:
+        """What a background refresh has paid before it found the breaker open comes back; later ones do not pay."""
+        await self.open(patient, stripe)
+        left = round(patient.limiter.left)
+        assert not patient.client.take_spare()
+        assert patient.limiter.take_spare()
+        with pytest.raises(CircuitOpen):
+            await patient.client.fetch(ADA, Flight(patient.clock(), prepaid=True))
+        assert round(patient.limiter.left) == left
+        cast("FakeClock", patient.clock).advance(2)
+        assert patient.client.take_spare()
+
+    async def test_that_opened_while_somebody_waited_gives_the_token_to_the_next(
+        self, stripe: FakeStripe, upstream: str, session: aiohttp.ClientSession
+    ) -> None:
+        """Those in the queue are told one after another, without using up a token each."""
+        limiter = Limiter(rate=20, burst=1, clock=steady_clock())
+        reader = Reader(upstream, session, limiter=limiter)
+        assert limiter.take_spare()
+        waiting = [asyncio.ensure_future(reader.failure()) for _ in range(10)]  # noqa: TID251 -- gathered below
+        await asyncio.sleep(0)
+        breaker = reader.client.breakers["list"]
+        for _ in range(FAILURES):
+            with breaker.entered() as passage:
+                passage.fail(Broken("no"))
+        assert {type(error) for error in await asyncio.gather(*waiting)} == {CircuitOpen}
+        assert (stripe.count(), limiter.waiting, breaker.opened) == (0, 0, 1)
+
+    async def test_finds_out_with_one_request(self, patient: Reader, stripe: FakeStripe) -> None:
+        """When its time has come; a crowd does not follow before that one is back."""
+        await self.open(patient, stripe)
+        cast("FakeClock", patient.clock).advance(2)
+        crowd = await asyncio.gather(*(self.use(patient, "list") for _ in range(20)))
+        assert [type(error) for error in crowd].count(CircuitOpen) == 19
+        assert stripe.count() == FAILURES + 1
+        stripe.break_with(None)
+        cast("FakeClock", patient.clock).advance(3)
+        assert await self.use(patient, "list") is None
+        assert patient.client.breakers["list"].state is State.CLOSED
+
+    async def test_finds_out_with_a_token_that_nobody_waits_for(self, patient: Reader, stripe: FakeStripe) -> None:
+        """It is not urgent: whoever waits is told at once anyway."""
+        await self.open(patient, stripe)
+        taken = [sum(patient.limiter.waited[urgency].counts) for urgency in Urgency]
+        assert taken == [0, 0, FAILURES]
+        cast("FakeClock", patient.clock).advance(2)
+        await self.use(patient, "list")
+        assert [sum(patient.limiter.waited[urgency].counts) for urgency in Urgency] == [1, 0, FAILURES]
+
+    async def test_whose_probe_is_cancelled_lets_another_one_try(self, patient: Reader, stripe: FakeStripe) -> None:
+        """The place is given back, whatever happened to whoever held it."""
+        await self.open(patient, stripe)
+        stripe.break_with(Fault.HANG)
+        cast("FakeClock", patient.clock).advance(2)
+        probe = asyncio.ensure_future(patient.fetch())  # noqa: TID251 -- cancelled below
+        while stripe.count() == FAILURES:
+            await asyncio.sleep(0.001)
+        assert not patient.client.breakers["list"].lets_through
+        probe.cancel()
+        with suppress(asyncio.CancelledError):
+            await probe
+        stripe.break_with(None)
+        assert await self.use(patient, "list") is None
+
+    @pytest.mark.parametrize(
+        ("status", "body", "verdict"),
+        [
+            (500, b'{"error": {"type": "api_error"}}', "failure"),
+            (424, b'{"error": {"type": "api_error"}}', "failure"),
+            (503, b"<html>", "failure"),
+            (404, b"<html>", "failure"),
+            (200, b"<html>", "failure"),
+            (200, b'{"object": "list", "has_more": false}', "neither"),
+            (401, b'{"error": {"type": "invalid_request_error", "message": "no"}}', "neither"),
+            (403, b'{"error": {"type": "invalid_request_error", "message": "no"}}', "neither"),
+            (429, b'{"error": {"type": "invalid_request_error", "message": "no"}}', "neither"),
+            (400, b'{"error": {"type": "invalid_request_error", "message": "no"}}', "success"),
+            (409, b'{"error": {"type": "invalid_request_error", "message": "no"}}', "success"),
+            (404, b'{"error": {"code": "resource_missing", "param": "customer", "message": "no"}}', "success"),
+            (400, b'{"error": {"code": "resource_missing", "param": "starting_after"}}', "neither"),
+            (
+                200,
+                b'{"object": "list", "has_more": false, "data": [], "url": "/v1/entitlements/active_entitlements"}',
+                "success",
+            ),
+        ],
+    )
+    async def test_judges_what_came_back(
+        self, session: aiohttp.ClientSession, status: int, body: bytes, verdict: str
+    ) -> None:
+        """A failure is what others are likely to meet as well; a success, what only a Stripe that works can say."""
+        async with answering(lambda _: web.Response(status=status, body=body)) as base:
+            reader = Reader(base, session, attempts=1, restarts=0)
+            breaker = reader.client.breakers["list"]
+            for _ in range(FAILURES - 1):
+                with breaker.entered() as passage:
+                    passage.fail(Broken("before"))
+            await self.use(reader, "list")
+        assert (breaker.state is State.OPEN) == (verdict == "failure")
+        assert (breaker.cause is None) == (verdict == "success")
+
+    async def test_does_not_open_for_a_budget_that_is_used_up(self, patient: Reader, stripe: FakeStripe) -> None:
+        """That is our own doing."""
+        patient.limiter.bucket._tokens = 0.0
+        for _ in range(2 * FAILURES):
+            assert type(await self.use(patient, "list")) is OverBudget
+        assert patient.client.breakers["list"].state is State.CLOSED
+        assert stripe.count() == 0
 
 
 class TestRelaying:

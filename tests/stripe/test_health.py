@@ -4,7 +4,15 @@ import logging
 
 import pytest
 
-from sidecar.errors import Broken, KeyRejected, OverBudget, PermissionMissing, Throttled, UpstreamError
+from sidecar.errors import (
+    Broken,
+    CircuitOpen,
+    KeyRejected,
+    OverBudget,
+    PermissionMissing,
+    Throttled,
+    UpstreamError,
+)
 from sidecar.stripe.health import Failure, Health
 from tests.fakes import FakeClock
 
@@ -110,3 +118,21 @@ def test_what_the_key_may_do_is_known_by_what_stripe_says_of_it(health: Health) 
         happens()
         seen.append(health.may_read)
     assert seen == [None, True, True, None, False, False, None]
+
+
+def test_an_open_breaker_hides_no_cause(health: Health, clock: FakeClock, said: pytest.LogCaptureFixture) -> None:
+    """What Stripe's last failure was goes on to be told; to who had not heard of it, it is news."""
+    is_open = CircuitOpen("nothing is asked", last=Broken("Stripe answered 502", status=502, request_id="req_1"))
+    health.failed(KeyRejected("no such key"))
+    failed_at = clock.now
+    clock.advance(7)
+    health.failed(is_open)
+    assert (health.state, health.since) == ("key_rejected", failed_at)
+    health.succeeded()
+    clock.advance(7)
+    health.failed(is_open)
+    assert health.last_failure == Failure(clock.now, "broken", "Stripe answered 502", 502, "req_1")
+    assert (health.state, said.messages[-1]) == (
+        "broken",
+        "reading entitlements from Stripe fails (broken): Stripe answered 502",
+    )
