@@ -113,18 +113,11 @@ class TestSpacing:
 
 
 async def test_a_look_is_for_somebody_who_waits(house: House) -> None:
-    """Its first request has to be left over; the others, and a flight that was in the air, are a caller's."""
-    house.upstream.gate.clear()
-    house.refresher.nudge(ADA)
-    await settled()
+    """Its first request has to be left over; the further ones are as urgent as a caller's."""
+    await look(house)
     flight = house.refresher.last_flight(ADA)
     assert flight is not None
-    assert flight.urgency is Urgency.BACKGROUND
-    looking = house.tasks.start(look(house), name="look")
-    await settled()
-    assert flight.urgency is Urgency.CALLER
-    house.upstream.gate.set()
-    await looking
+    assert (flight.prepaid, flight.urgency) == (True, Urgency.CALLER)
 
 
 class TestTheEndOfALook:
