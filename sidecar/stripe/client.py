@@ -52,6 +52,15 @@ log = logging.getLogger(__name__)
 STATUSES = ("200", "400", "401", "403", "404", "409", "424", "429", "500", "502", "503", "504")
 OUTCOMES = (*STATUSES, "other", "broken", "unreachable")
 OPERATIONS = ("list", "events", "relay")
+REASONS = (
+    "global-rate",
+    "global-concurrency",
+    "endpoint-rate",
+    "endpoint-concurrency",
+    "resource-specific",
+    "rate_limit",
+)
+"""What Stripe's rate limiters are called, in ``Stripe-Rate-Limited-Reason``, and in a 400's ``code`` formerly."""
 PASSED_ON = ("Content-Type", "Stripe-Version", "Stripe-Should-Retry", "Stripe-Rate-Limited-Reason")
 PRINTABLE = re.compile("[ -~]+")
 QUEUE = 10.0
@@ -333,7 +342,8 @@ class StripeClient:
         """Let the budget and the breaker know what an answer (or none) that was not used means for them."""
         if isinstance(error, Throttled):
             if error.reason is not None:
-                self._limiter.slow_down(asked_at, f"Stripe limits the rate ({error.reason})", after=error.after)
+                reason = error.reason if error.reason in REASONS else "for a reason of its own"
+                self._limiter.slow_down(asked_at, f"Stripe limits the rate ({reason})", after=error.after)
         elif isinstance(error, Broken | Unreachable) and shows_that_stripe_fails(error, answer):
             passage.fail(error.kept())
         elif isinstance(error, UnknownCustomer | RequestRejected):  # only a Stripe that works refuses so

@@ -15,6 +15,7 @@ from sidecar.errors import (
     Unreachable,
     UpstreamError,
 )
+from sidecar.kit.limiter import Urgency
 from sidecar.model import Customer
 from tests.core.fetching import ADA, BOB, House, settled
 from tests.fakes import FakeClock
@@ -446,6 +447,34 @@ class TestFailures:
         house = play(clock, story())
         assert is_clean(house)
         assert len(house.heart.schedule) == 0
+
+
+def test_who_is_put_aside_twice_comes_back_once(clock: FakeClock) -> None:
+    """Two readings of one customer may be under way, and both fail; the later news counts."""
+
+    async def story() -> House:
+        house = House(clock)
+        house.remember(10, "seats")
+        house.fail()
+        schedule = house.heart.schedule
+        await asyncio.gather(schedule._read(ADA, clock.now + 0.5), schedule._read(ADA, clock.now))
+        assert schedule._aside == {ADA: clock.now + 0.5}
+        house.upstream.error = None
+        await asyncio.sleep(10)
+        return house
+
+    house = play(clock, story())
+    assert (pauses(house), len(house.heart.schedule)) == ([1], 0)
+
+
+async def test_news_is_read_as_news(house: House) -> None:
+    """Before what nobody has asked for, after what a caller waits for."""
+    house.remember(10, "seats")
+    house.hear()
+    await settled()
+    flight = house.refresher.last_flight(ADA)
+    assert flight is not None
+    assert flight.urgency is Urgency.NEWS
 
 
 @pytest.mark.parametrize("trouble", [Unreachable("no route"), CircuitOpen("nothing is asked")], ids=repr)

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from sidecar.kit.limiter import Urgency
 from sidecar.model import Exchange, Flight, Reason, Source
 from tests.core.fetching import ADA, BOB, House, Told, settled
 from tests.fakes import FakeClock
@@ -109,6 +110,14 @@ class TestSpacing:
             return house
 
         assert pauses(play(clock, story())) == [0]
+
+
+async def test_a_look_is_for_somebody_who_waits(house: House) -> None:
+    """Its first request has to be left over; the further ones are as urgent as a caller's."""
+    await look(house)
+    flight = house.refresher.last_flight(ADA)
+    assert flight is not None
+    assert (flight.prepaid, flight.urgency) == (True, Urgency.CALLER)
 
 
 class TestTheEndOfALook:

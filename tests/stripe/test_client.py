@@ -583,6 +583,22 @@ class TestTheBudget:
         assert stripe.count() == 1
 
 
+async def test_each_asks_for_the_budget_as_urgently_as_it_is(stripe: FakeStripe, reader: Reader) -> None:
+    """A list as its flight is, events as news, what is passed on as somebody who waits."""
+    stripe.add_customer("cus_ada")
+
+    def asked() -> list[int]:
+        return [sum(reader.limiter.waited[urgency].counts) for urgency in Urgency]
+
+    await reader.client.fetch(ADA, Flight(reader.clock(), urgency=Urgency.BACKGROUND))
+    assert asked() == [1, 0, 0]
+    await reader.client.events({}, None)
+    assert asked() == [1, 1, 0]
+    stripe.break_with(Fault.RESET, times=1)  # which aiohttp repeats on a pooled connection
+    await reader.client.relay("/v1/entitlements/features", "", None)
+    assert asked() == [1, 1, 2]
+
+
 REASONS = ("global-rate", "global-concurrency", "endpoint-rate", "endpoint-concurrency", "resource-specific")
 
 
