@@ -125,7 +125,7 @@ class Tour:
         async with asyncio.timeout(15):
             while (answer := await self._check("cus_bob", "sso"))["source"] == "policy":  # noqa: ASYNC110 -- asked again
                 await asyncio.sleep(1)
-        self._expect(answer, entitled=True, source="upstream")
+        self._expect(answer, entitled=True, stale=False)
         self._expect(
             await self._check("cus_ada", "audit-log", "Cache-Control: no-cache"), stale=False, source="upstream"
         )
