@@ -72,7 +72,8 @@ async def opened_store(settings: Settings, had: Outside, stack: AsyncExitStack, 
 def heart_of(settings: Settings, client: StripeClient, store: Memory | Sqlite, tasks: Tasks, clock: Clock) -> Heart:
     """Return the heart, with a seed of its own."""
     policies = Policies({glob: Policy(policy) for glob, policy in settings.policy.items()})
-    rules = Rules(settings.freshness, policies, settings.cache_bytes, seed=secrets.randbits(32))
+    seed, is_fed = secrets.randbits(32), settings.events_poll > 0
+    rules = Rules(settings.freshness, policies, settings.cache_bytes, seed, is_fed)
     heart = Heart.of(Ports(client.fetch, client.take_spare, store), rules, tasks=tasks, clock=clock)
     if isinstance(store, Sqlite):
         store.everything = heart.cache.snapshots
@@ -97,16 +98,21 @@ def feed_of(settings: Settings, client: StripeClient, heart: Heart, clock: Clock
             asked.discard(account)
             yield account
 
+    def advance(account: str | None, until: float) -> None:
+        """Move the watermark; the next process may have another clock, so what it goes on from is Stripe's time."""
+        news.advance(account, until, kept=until - feed.behind_us)
+
     feed = Feed(
         client.events,
-        Ears(partial(news.hear, origin="feed"), news.begin, news.advance),
+        Ears(partial(news.hear, origin="feed"), news.begin, advance),
         Pace(settings.events_poll, settings.events_lag),
         livemode=client.livemode,
         accounts=accounts,
         clock=clock,
     )
     for account in heart.watermarks.accounts():
-        feed.resume(account, heart.watermarks.until(account) or 0.0)
+        if until := heart.watermarks.until(account):
+            feed.resume(account, until)
     return feed
 
 

@@ -101,6 +101,20 @@ class TestTheFeed:
             assert sidecar.client.requests["events", "200"] == 2
 
 
+async def test_a_clock_ahead_of_stripes_keeps_its_watermark_by_stripes_time(
+    upstream: str, stripe: FakeStripe, tmp_path: Path
+) -> None:
+    """The next process may have the right time, and must not begin after what has not happened yet."""
+    async with running(upstream, store=f"sqlite://{tmp_path}/lists.db") as sidecar:
+        sidecar.clock.advance(600)
+        for _ in range(2):
+            assert await sidecar.sidecar.feed.poll()
+        until = sidecar.sidecar.heart.watermarks.until(None)
+        (kept,) = sidecar.sidecar.store.spans[None]
+        assert until is not None
+        assert kept.until < until - 500
+
+
 def events_read(stripe: FakeStripe) -> list[str | None]:
     """Return whose events were read, in order."""
     return [seen.account for seen in stripe.requests if seen.operation == "events"]

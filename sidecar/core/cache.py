@@ -4,9 +4,11 @@ Most customers of an application hold one of a few plans, so the list of feature
 once. What remains per customer (ids, times, the entries of the containers) is added up item by item by ``weigh``.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from sys import getsizeof
 
+import cachetools
 from cachetools import LRUCache
 
 from sidecar.core.watermarks import Watermarks
@@ -96,9 +98,11 @@ class Cache:
         except KeyError:
             return None
 
-    def snapshots(self) -> list[Snapshot]:
-        """Return all that is remembered."""
-        return list(self._kept.values())
+    def snapshots(self) -> Iterator[Snapshot]:
+        """Yield all that is remembered, each list as it is when its turn comes; this counts as no use."""
+        for customer in list(self._kept):
+            if customer in self._kept:
+                yield cachetools.Cache.__getitem__(self._kept, customer)
 
     def put(self, snapshot: Snapshot) -> bool:
         """Remember ``snapshot`` unless what is there is newer, or known to be true up to later; tell whether it was.

@@ -36,6 +36,9 @@ AGES = (0.1, 1, 5, 15, 30, 60, 90, 120, 300, 600, 1800, 3600, 4 * 3600, 24 * 360
 DURATIONS = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 0.025, 0.1, 0.25, 0.5, 1, 2, 5)
 
 
+SLOW_STORE = 0.25
+"""Seconds after which a store that does not answer is left to itself, and Stripe is asked."""
+
 MOST_ACCOUNTS = 100
 """Connected accounts that are noted as asked about; each costs the feed a request per poll."""
 
@@ -214,9 +217,9 @@ class Checker:
     async def _learn(self, customer: Customer, wishes: Wishes, within: float, lookup_key: str | None = None) -> Finding:
         """Look into the store, if memory knows nothing, and then wait for a flight."""
         began = self._clock()
-        if within > 0 and self._cache.get(customer) is None:
+        if within > 0 and wishes.max_age != 0 and self._cache.get(customer) is None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(within):
+                async with asyncio.timeout(within if wishes.only_if_cached else min(within, SLOW_STORE)):
                     await self._recall.bring(customer)
             finding = self.glance(customer, wishes, lookup_key)
             if finding is not None:

@@ -29,12 +29,16 @@ class Ports(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What the heart goes by. ``seed`` is this process's own, unlike any other's."""
+    """What the heart goes by. ``seed`` is this process's own, unlike any other's.
+
+    Without a feed nothing vouches for lists, not even what the feed of an earlier process has heard.
+    """
 
     freshness: Freshness
     policies: Policies
     cache_bytes: int
     seed: int
+    is_fed: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Heart:
     def of(cls, ports: Ports, rules: Rules, *, tasks: Tasks, clock: Clock) -> Self:
         """Build the parts in order of dependence."""
         fetch, take_spare, store = ports
-        watermarks = Watermarks(store.spans)
+        watermarks = Watermarks(store.spans if rules.is_fed else {})
         cache, audit = Cache(rules.cache_bytes, watermarks), Audit(watermarks, clock=clock)
         changes = Changes(boot=f"{rules.seed:08x}")
         refresher = Refresher(fetch, cache, clock=clock, tasks=tasks, take_spare=take_spare)

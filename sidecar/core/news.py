@@ -79,8 +79,8 @@ class News:
         self._store.begin(account, since)
         self._audit.forgive(account)
 
-    def advance(self, account: str | None, until: float) -> None:
-        """Note that the account's feed has told of every change up to ``until``."""
+    def advance(self, account: str | None, until: float, *, kept: float | None = None) -> None:
+        """Note that the account's feed has told of every change up to ``until``, or ``kept`` for later processes."""
         self._watermarks.advance(account, until)
-        self._store.advance(account, until)
+        self._store.advance(account, until if kept is None else kept)
         self._audit.settle(account)

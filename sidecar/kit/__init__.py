@@ -14,4 +14,5 @@ singleflight  many askers, one piece of work
 spans         what a trace may say of a piece of work
 tally         a histogram of plain integers
 tasks         one-off tasks that neither get lost nor die in silence
+worker        a thread for what blocks, which holds up no exit
 """

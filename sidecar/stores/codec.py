@@ -27,14 +27,18 @@ NONCE = 12
 
 
 class Row(NamedTuple):
-    """What is kept of a customer, and when it was written, in Unix seconds."""
+    """What is kept of a customer, when it was written, in Unix seconds, and in which hour it was used last."""
 
     snapshot: Snapshot
     written_at: float
+    used: int = 0
 
 
 class Seal(Protocol):
-    """Makes bytes readable and changeable only for who has the key, if there is one: if it ``is_secret``."""
+    """Makes bytes readable only for who has the key, if there is one: if it ``is_secret``.
+
+    Nobody else can make or change a row; but who may write to the file can put back an older one, or all of the file.
+    """
 
     is_secret: bool
 

@@ -40,6 +40,7 @@ PRUNED = 1000
 FUTURE = 5.0
 """Seconds by which the last write may lie in the future: the clock was set back by more, so no age could be told."""
 
+PRAGMAS = ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", f"journal_size_limit={8 << 20}")
 SEAL = b"seal"
 CODES = {
     "SQLITE_BUSY": "in_use",
@@ -95,9 +96,12 @@ class Database:
             with self._transaction():  # takes the lock, which is kept
                 if not self._number("PRAGMA schema_version"):
                     self._lay_out(now)
-                self._examine(now)
-            rows = self._db.execute("SELECT name, body FROM spans")
-            self.spans = dict(self.codec.decode_spans(body, name) for name, body in rows)
+                try:
+                    self._examine(now)
+                    rows = self._db.execute("SELECT name, body FROM spans")
+                    self.spans = dict(self.codec.decode_spans(body, name) for name, body in rows)
+                except (Unreadable, KeyError, TypeError, ValueError) as error:  # what every file of ours has
+                    raise StoreError("corrupt", f"{self.path}: {error}") from None
             self._measure()
 
     def reopen(self, now: float) -> None:
@@ -135,15 +139,20 @@ class Database:
                 self._prune(max(PRUNED, 2 * len(batch.lists)))
 
     def abandon(self, error: StoreError) -> None:
-        """Close the file that ``error`` is about; put it out of the way when it is worthless."""
+        """Close the file that ``error`` is about; put it out of the way when it is worthless.
+
+        :raises StoreError: when that is not possible.
+        """
         self.close()
-        if error.code == "unsealed":  # whoever has a key now does not want a readable copy
-            for path in self._files():
-                path.unlink(missing_ok=True)
-        elif error.is_worthless:
-            for path in self._files():
-                with suppress(FileNotFoundError):
-                    path.rename(f"{path}.set-aside")
+        aside = self.path.with_name(f"{self.path.name}.set-aside")
+        with self._translated():
+            if error.code == "unsealed":  # whoever has a key now does not want a readable copy
+                for path in (*files_of(self.path), *files_of(aside)):
+                    path.unlink(missing_ok=True)
+            elif error.is_worthless:
+                for path, away in zip(files_of(self.path), files_of(aside), strict=True):
+                    with suppress(FileNotFoundError):
+                        path.rename(away)
 
     def close(self) -> None:
         """Close the file, if it is open."""
@@ -152,9 +161,6 @@ class Database:
             with suppress(sqlite3.Error):  # a last checkpoint that fails is made up for at the next opening
                 connection.close()
 
-    def _files(self) -> list[Path]:
-        return [self.path, self.path.with_name(f"{self.path.name}-wal")]
-
     @property
     def _db(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -162,11 +168,16 @@ class Database:
         return self._connection
 
     def _connect(self) -> None:
+        self.close()  # or our own lock, of an opening that came too late, would keep us out
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with suppress(PermissionError):  # somebody else's file, which we may use
+            self.path.chmod(0o600)
         self._inode = self.path.stat().st_ino
         self._connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
-        for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
+        if self._number("PRAGMA schema_version") and self._number("PRAGMA application_id") != APPLICATION:
+            raise StoreError("not_ours", f"{self.path} is another program's database")
+        for pragma in PRAGMAS:
             self._connection.execute(f"PRAGMA {pragma}")
 
     def _see_whether_it_is_there(self) -> None:
@@ -182,8 +193,6 @@ class Database:
 
     def _examine(self, now: float) -> None:
         """See whether the file is ours, and of use."""
-        if self._number("PRAGMA application_id") != APPLICATION:
-            raise StoreError("not_ours", f"{self.path} is another program's database")
         if self._number("PRAGMA user_version") > VERSION:
             raise StoreError("newer", f"{self.path} was written by a newer version")
         facts = dict(self._db.execute("SELECT name, value FROM facts"))
@@ -196,18 +205,18 @@ class Database:
             _ = seal.open(facts["seal"], seal.name(SEAL))
         except Unreadable:
             raise StoreError("other_key", f"{self.path} was written with another key") from None
-        ahead = facts["written_at"] - now
+        ahead = float(facts["written_at"]) - now
         if ahead > FUTURE:
             raise StoreError("from_the_future", f"{self.path} was written {ahead:.0f} s from now, so the clock was set")
-        self._gap_at = facts["gap_at"]
+        self._gap_at = float(facts["gap_at"])
 
     def _read(self, customer: Customer) -> Row | Unreadable | None:
         name = self.codec.name(customer)
-        found = self._db.execute("SELECT body FROM lists WHERE name = ?", (name,)).fetchone()
+        found = self._db.execute("SELECT body, used FROM lists WHERE name = ?", (name,)).fetchone()
         if found is None:
             return None
         try:
-            row = self.codec.decode(customer, found[0], name)
+            row = self.codec.decode(customer, found[0], name)._replace(used=found[1])
         except Unreadable as error:
             return error
         dirty = row.snapshot.dirty
@@ -275,5 +284,8 @@ class Database:
             raise StoreError(CODES.get(name, "failed"), f"{self.path}: {error}") from None
         except OSError as error:
             raise StoreError(CODES.get(error.errno, "failed"), f"{self.path}: {error.strerror}") from None
-        except (Unreadable, KeyError) as error:  # of what every file of ours has
-            raise StoreError("corrupt", f"{self.path}: {error}") from None
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the database at ``path`` and the log that belongs to it."""
+    return [path, path.with_name(f"{path.name}-wal")]

@@ -7,14 +7,17 @@ memory, and every few seconds the file is tried again; what it then has from bef
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 from sidecar.errors import STORE_TROUBLES, StoreError, Unreadable
 from sidecar.kit.clock import Clock
 from sidecar.kit.tasks import Tasks
+from sidecar.kit.worker import Worker
 from sidecar.model import Customer, Snapshot, Spans, advanced, begun, marked
 from sidecar.stores.codec import Row
 from sidecar.stores.database import FUTURE, HOUR, Batch, Database, Mark
@@ -30,6 +33,9 @@ BEHIND = 0.25
 
 AGAIN = 10.0
 """Seconds after which a store that was lost is tried again."""
+
+AT_ONCE = 2000
+"""Lists of all that is in memory which are written together: a few megabytes, some tenths of a second."""
 
 PATIENCE = 5.0
 """Seconds for which the disk may keep us waiting: for opening, and for what has to be on it."""
@@ -61,14 +67,15 @@ class Told:
         if customer in self.lists:
             self.lists[customer] = marked(self.lists[customer], *mark)
         else:
-            self.marks[customer] = mark
+            earlier = self.marks.get(customer, mark)  # it is true up to where it was before the first news
+            self.marks[customer] = Mark(mark.heard_at, earlier.spans)
 
 
 class Sqlite:
     """Keeps lists in a file. Nothing it does waits on the event loop, and nothing it cannot do stops an answer.
 
-    ``trouble`` is why the file is of no use at present; ``everything`` returns all that is in memory, which a file that
-    comes back is told first.
+    ``trouble`` is why the file is of no use at present; ``everything`` yields all that is in memory, each list as it is
+    by then, which a file that comes back is told.
     """
 
     def __init__(self, database: Database, *, clock: Clock) -> None:
@@ -81,11 +88,15 @@ class Sqlite:
         self.database = database
         self._clock = clock
         self._tasks = Tasks()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._worker = Worker("store")
         self._is_deaf = False
-        self._told, self._being_written, self._batches = Told(), Told(), 0
+        self._told, self._being_written = Told(), Told()
+        self._batches, self._lost = 0, 0
+        self._readers: Counter[Customer] = Counter()
+        self._rewritten: dict[Customer, int] = {}
+        self._meanwhile: list[Callable[[], None]] = []
         self._spans: dict[str | None, Spans] = {}
-        self._wanted: dict[Customer, asyncio.Future[Row | None]] = {}
+        self._wanted: dict[Customer, asyncio.Future[Row | Unreadable | None]] = {}
         self._writing = False
         self._urgent = asyncio.Event()
         self._settled = asyncio.Event()
@@ -95,6 +106,11 @@ class Sqlite:
     def is_open(self) -> bool:
         """Whether a list may be found there now."""
         return self.trouble is None
+
+    @property
+    def _is_coming_back(self) -> bool:
+        """Whether the file is being opened again: what is told is not lost, but by which spans is not known yet."""
+        return self.trouble is not None and not self._is_deaf
 
     @property
     def spans(self) -> Mapping[str | None, Spans]:
@@ -138,21 +154,42 @@ class Sqlite:
         await self._tasks.close()
         with suppress(StoreError):
             await self._on_disk(self.database.close)
-        self._thread.shutdown(wait=False)
+        self._worker.stop()
 
     async def read(self, customer: Customer) -> Snapshot | None:
         """Return what was told of ``customer`` last, if it is kept."""
-        row = None
-        if customer not in self._told.lists and customer not in self._being_written.lists:
-            batches = -1
-            while batches != self._batches:  # else it may have been told, and written, since it was read
-                batches = self._batches
-                row = await asyncio.shield(self._row(customer))
-        found = self._overlaid(customer, None if row is None else row.snapshot)
+        lost, row = self._lost, await self._row_of(customer)
+        if isinstance(row, Unreadable):
+            self.reads["unreadable"] += 1
+            log.warning("what the store kept of a customer cannot be used: it is %s", row)
+            return None
+        kept = None if row is None or lost != self._lost else row.snapshot  # marks are lost with the store
+        found = self._overlaid(customer, kept)
         if found is not None and found.taken_at > self._clock() + FUTURE:
             found = None
         self.reads["missing" if found is None else "found"] += 1
         return found
+
+    async def _row_of(self, customer: Customer) -> Row | Unreadable | None:
+        """Return what the file has of ``customer``; read again when that was written anew meanwhile."""
+        if customer in self._told.lists or customer in self._being_written.lists:
+            return None  # it is known better
+        self._readers[customer] += 1
+        try:
+            while True:
+                version = self._rewritten.get(customer)
+                row = await asyncio.shield(self._row(customer))
+                if version == self._rewritten.get(customer):
+                    break
+        finally:
+            self._readers[customer] -= 1
+            if not self._readers[customer]:
+                del self._readers[customer]
+                self._rewritten.pop(customer, None)
+        if isinstance(row, Row) and row.used < self._clock() // HOUR and not self._is_deaf:
+            self._told.used.add(customer)
+            self._write_soon()
+        return row
 
     def _overlaid(self, customer: Customer, found: Snapshot | None) -> Snapshot | None:
         """Return what was ``found`` in the file as it will be once all that was told is written."""
@@ -176,10 +213,19 @@ class Sqlite:
 
     def begin(self, account: str | None, since: float) -> None:
         """Keep in mind that the account's feed reads on from ``since``, having missed what was before."""
-        self._vouch(account, begun(self._spans.get(account, ()), since))
+        if self._is_coming_back:
+            self._meanwhile.append(partial(self.begin, account, since))
+            return
+        spans = self._spans.get(account, ())
+        *older, last = begun(spans, max(since, spans[-1].since) if spans else since)  # not before a gap of ours
+        # Up to when is still to be told, by Stripe's time: the clock that says since when may be ahead of it.
+        self._vouch(account, (*older, last._replace(until=spans[-1].until if spans else 0.0)))
 
     def advance(self, account: str | None, until: float) -> None:
         """Keep in mind that the account's feed has told of every change up to ``until``."""
+        if self._is_coming_back:
+            self._meanwhile.append(partial(self.advance, account, until))
+            return
         spans = self._spans.get(account) or begun((), self._clock())  # the file missed the beginning
         self._vouch(account, advanced(spans, until))
 
@@ -196,7 +242,7 @@ class Sqlite:
             self._settled.clear()
             await self._settled.wait()
 
-    def _row(self, customer: Customer) -> asyncio.Future[Row | None]:
+    def _row(self, customer: Customer) -> asyncio.Future[Row | Unreadable | None]:
         """Return a row to come; those that are asked for in one turn of the loop are read together."""
         row = self._wanted.get(customer)
         if row is None:
@@ -212,18 +258,8 @@ class Sqlite:
         except StoreError as error:
             self._lose(error)
             rows = [None] * len(wanted)
-        for (customer, future), row in zip(wanted.items(), rows, strict=True):
-            future.set_result(self._checked(customer, row))
-
-    def _checked(self, customer: Customer, row: Row | Unreadable | None) -> Row | None:
-        if isinstance(row, Unreadable):
-            self.reads["unreadable"] += 1
-            log.warning("what the store kept of a customer cannot be used: it is %s", row)
-            return None
-        if row is not None and row.written_at < self._clock() - HOUR:
-            self._told.used.add(customer)
-            self._write_soon()
-        return row
+        for future, row in zip(wanted.values(), rows, strict=True):
+            future.set_result(row)
 
     def _write_soon(self) -> None:
         if not self._writing:
@@ -252,6 +288,8 @@ class Sqlite:
         finally:
             self._being_written = Told()
             self._batches += 1
+            for customer in self._readers.keys() & (told.lists.keys() | told.marks.keys()):
+                self._rewritten[customer] = self._batches
             self._settled.set()
 
     def _lose(self, error: StoreError) -> None:
@@ -261,6 +299,7 @@ class Sqlite:
         self._note(error)
         self._is_deaf = True
         self._told = Told()
+        self._lost += 1
         self._settled.set()
         self._return = self._tasks.start(self._come_back(error), name="reopen the store")
 
@@ -280,9 +319,10 @@ class Sqlite:
             await asyncio.sleep(pause)
             pause = AGAIN
             await self._reopen()
+        await self._tell_everything()
 
     async def _reopen(self) -> None:
-        self._is_deaf = False  # what is told from here on is not missed, should this succeed
+        self._is_deaf, self._meanwhile = False, []  # what is told from here on is not missed, should this succeed
         try:
             await self._on_disk(self.database.reopen, self._clock())
         except StoreError as error:
@@ -292,13 +332,21 @@ class Sqlite:
         self._spans = dict(self.database.spans)
         log.info("the store is of use again, after %.1f s", self._clock() - self.since)
         self.trouble, self.since = None, self._clock()
-        for snapshot in self.everything():
-            self.write(snapshot)
+        for tell in self._meanwhile:
+            tell()
+
+    async def _tell_everything(self) -> None:
+        """Write all that is in memory, a part at a time, unless the store is lost meanwhile."""
+        everything = iter(self.everything())
+        while self.is_open and (some := list(islice(everything, AT_ONCE))):
+            for snapshot in some:
+                self.write(snapshot)
+            await self.flush()
 
     async def _on_disk(self, work: Callable[..., T], *values: object) -> T:
         try:
             async with asyncio.timeout(PATIENCE):
-                return await asyncio.get_running_loop().run_in_executor(self._thread, work, *values)
+                return await self._worker.run(partial(work, *values))
         except TimeoutError:
             raise StoreError("too_slow", f"{self.database.path}: no answer within {PATIENCE:g} s") from None
         except StoreError:

@@ -91,7 +91,7 @@ class Feed:
         self._accounts = accounts
         self._clock = clock
         self._until: dict[str | None, float] = {}
-        self._behind_us = 0.0
+        self.behind_us = 0.0
         self._hurry = asyncio.Event()
 
     def resume(self, account: str | None, until: float) -> None:
@@ -179,7 +179,7 @@ class Feed:
         """Read everything since a moment of our clock; once more, when Stripe's turns out to be further behind it."""
         overlap = max(self._lag, SKEW)
         while True:
-            behind = self._behind_us
+            behind = self.behind_us
             sweep = Sweep(since - overlap - behind, livemode=self._livemode, account=account, max_pages=MOST_PAGES)
             ahead = 0.0
             while not sweep.is_complete:
@@ -202,6 +202,6 @@ class Feed:
             raise sweep.untold
 
     def _mind_the_clock(self, ahead: float) -> None:
-        if ahead and not self._behind_us:
+        if ahead and not self.behind_us:
             log.warning("this host's clock is %.0f s ahead of Stripe's; events are read from further back", ahead)
-        self._behind_us = ahead
+        self.behind_us = ahead

@@ -114,12 +114,14 @@ class House:
         policies: dict[str, Policy] | None = None,
         freshness: Freshness = FRESHNESS,
         store: Store | None = None,
+        *,
+        is_fed: bool = True,
     ) -> None:
         self.clock = clock
         self.upstream = FakeUpstream(clock, "pro")
         self.spare = True
         self.tasks = Tasks(expected=(UpstreamError,))
-        rules = Rules(freshness, Policies(policies or {}), cache_bytes=1 << 20, seed=1)
+        rules = Rules(freshness, Policies(policies or {}), cache_bytes=1 << 20, seed=1, is_fed=is_fed)
         self.heart = Heart.of(
             Ports(self.upstream.fetch, lambda: self.spare, store or Memory()), rules, tasks=self.tasks, clock=clock
         )

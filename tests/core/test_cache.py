@@ -462,3 +462,17 @@ def test_a_customer_with_nothing_still_weighs_something() -> None:
     """Empty lists are bounded as well, or a million of them would be free."""
     assert weigh(Snapshot(ADA, 1.0)) > 400
     assert weigh_plan(NOTHING) > 0
+
+
+def test_all_that_is_remembered_can_be_told() -> None:
+    """Each list as it is when its turn comes, the forgotten left out; and it counts as no use."""
+    cache = Cache(1 << 20, Watermarks())
+    customers = [Customer(f"cus_{number}") for number in range(3)]
+    for customer in customers:
+        cache.put(Snapshot(customer, 10.0))
+    telling = cache.snapshots()
+    assert next(telling).customer == customers[0]
+    cache.put(Snapshot(customers[1], 20.0))
+    cache._forget(cache._kept.pop(customers[2]))
+    assert list(telling) == [Snapshot(customers[1], 20.0)]
+    assert cache._kept.popitem()[0] == customers[0], "it is still the one least recently asked about"

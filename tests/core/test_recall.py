@@ -108,6 +108,18 @@ class TestReadingThrough:
         assert (await house.checker.find(ADA, wishes("only-if-cached"))).source is Source.STORE
         assert house.upstream.asked == []
 
+    async def test_who_wants_to_know_from_stripe_does_not_wait_for_it(self, house: House, store: FakeStore) -> None:
+        """No list of the store could answer them."""
+        store.write(held(ADA, house.clock.now, "seats"))
+        assert (await house.checker.check(ADA, "pro", wishes("no-cache"))).source is Source.UPSTREAM
+        assert store.reads == 0
+
+    async def test_a_slow_store_does_not_keep_anybody_from_stripe(self, house: House, store: FakeStore) -> None:
+        """After a moment Stripe is asked; the answer is in time."""
+        store.gate.clear()
+        assert (await house.checker.check(ADA, "pro")).source is Source.UPSTREAM
+        store.gate.set()
+
     async def test_a_crowd_shares_one_read(self, house: House, store: FakeStore) -> None:
         """Fifty callers at once are one look into the store."""
         store.write(held(ADA, house.clock.now, "seats"))
@@ -175,3 +187,20 @@ class TestNews:
         assert (decision.finding.age, decision.finding.stale) == (40, False)
         assert house.watermarks.accounts() == [None]
         await house.close()
+
+    async def test_without_a_feed_nothing_vouches(self, clock: FakeClock, store: FakeStore) -> None:
+        """Ages count from the lists, whatever the feed of an earlier process has heard."""
+        store.spans = {None: (Span(0.0, clock.now - 40),)}
+        store.write(held(ADA, clock.now - 10_000, "seats"))
+        house = House(clock, store=store, is_fed=False)
+        decision = await house.checker.check(ADA, "seats")
+        assert decision.finding is not None
+        assert (decision.finding.age, decision.finding.stale) == (10_000, True)
+        await house.close()
+
+    async def test_another_clock_may_go_on_from_a_watermark(self, house: House, store: FakeStore) -> None:
+        """What is kept may be earlier than what this process goes by."""
+        house.news.begin(None, 5.0)
+        house.news.advance(None, 9.0, kept=7.0)
+        assert store.told == [("begin", None, 5.0), ("advance", None, 7.0)]
+        assert house.watermarks.until(None) == 9.0

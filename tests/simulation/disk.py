@@ -49,10 +49,14 @@ class Disk(Sqlite):
 
     async def _on_disk(self, work: Callable[..., T], *values: object) -> T:
         async with self._turn:
-            await asyncio.sleep(self._rng.choice((0.0, 0.001, 0.05)))
-            if self._rng.random() < self._trouble:
+            slow = self._trouble and work == self.database.reopen
+            await asyncio.sleep(self._rng.choice((0.0, 0.5, 2.0) if slow else (0.0, 0.001, 0.05)))
+            fails = self._rng.random() < self._trouble
+            if fails and self._rng.random() < 0.7:
                 raise StoreError("full", "there is no room")
             found = work(*values)
+            if fails:
+                raise StoreError("too_slow", "it was done in the end, but nobody waited for it")
             await asyncio.sleep(self._rng.choice((0.0, 0.001, 0.05)))  # done, and nobody knows it yet
             return found
 

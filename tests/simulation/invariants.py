@@ -44,8 +44,11 @@ class Record:
     spans: dict[str | None, float] = field(default_factory=dict)
 
     def inherit(self, former: "Record") -> None:
-        """Take over what holds for later processes too: news is older than what they begin with, and kept news marks."""
-        self.news = {customer: list(heard) for customer, heard in former.news.items()}
+        """Take over what holds for later processes too: news that was kept.
+
+        Other news the feed tells again, if it is of anything that the lists in the store do not show.
+        """
+        self.news = {customer: [heard_at] for customer, heard_at in former.kept.items()}
         self.kept = dict(former.kept)
         self.marked = dict(former.kept)
 

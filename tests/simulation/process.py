@@ -57,7 +57,7 @@ class Process:
         self.limiter = Limiter(rate=knobs.rate, burst=knobs.burst, clock=time)
         manners = Manners(BASE, VERSION, seed=rng.getrandbits(32))
         self.client = StripeClient(cast("Transport", self), ApiKey(KEY), manners, limiter=self.limiter, clock=time)
-        rules = Rules(knobs.freshness, POLICIES, knobs.cache_bytes, seed=rng.getrandbits(32))
+        rules = Rules(knobs.freshness, POLICIES, knobs.cache_bytes, seed=rng.getrandbits(32), is_fed=knobs.every > 0)
         self.heart = Heart.of(Ports(self.fetch, self.client.take_spare, store), rules, tasks=self.tasks, clock=time)
         if isinstance(store, Disk):
             store.everything = self.heart.cache.snapshots
@@ -181,7 +181,7 @@ class Process:
 
     async def kill(self) -> None:
         """End all that runs, with nothing said."""
+        await self.tasks.close()
         if isinstance(self.store, Disk):
             await self.store.kill()
-        await self.tasks.close()
         self.note_counts()

@@ -14,7 +14,7 @@ from tests.simulation.mutations import MUTATIONS
 
 ROOT = Path(__file__).parents[2]
 SEEDS = os.environ.get("SIMULATION_SEEDS", "2000")
-SEEDS_PER_MUTATION = ("--first", "20000", "--seeds", "1000")
+SEEDS_PER_MUTATION = ("--first", "20000", "--seeds", "3000")
 
 
 def simulation(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -59,7 +59,8 @@ class TestKeeping:
         again = database(path)
         again.open(NOW + 2)
         rows = again.read([BOB, NOBODY, ADA])
-        assert rows == [Row(listed(BOB, "b"), NOW), None, Row(listed(ADA, "c", taken_at=NOW + 1), NOW + 1)]
+        hour = int(NOW // 3600)
+        assert rows == [Row(listed(BOB, "b"), NOW, hour), None, Row(listed(ADA, "c", taken_at=NOW + 1), NOW + 1, hour)]
 
     def test_that_stripe_knew_nobody_is_kept_too(self, file: Database) -> None:
         """Or the list from before would come back."""
@@ -190,6 +191,7 @@ class TestTrouble:
         assert (error.code, error.is_worthless) == ("corrupt", True)
         file.abandon(error)
         assert path.with_name("lists.db.set-aside").read_bytes() == content
+        assert not path.exists()
         file.reopen(NOW)
         file.apply(batch(listed(ADA, "a")), NOW)
         assert kept(file) == listed(ADA, "a")
@@ -217,14 +219,16 @@ class TestTrouble:
         assert (error.code, error.is_worthless) == ("newer", True)
 
     def test_another_programs_database_is_not_touched(self, path: Path) -> None:
-        """It stays where it is."""
+        """It stays where it is, and as it is."""
         with sqlite3.connect(path) as theirs:
             theirs.execute("CREATE TABLE orders (id)")
         theirs.close()
+        before = path.read_bytes()
         file = database(path)
         error = trouble(file)
         assert (error.code, error.is_worthless) == ("not_ours", False)
         file.abandon(error)
+        assert path.read_bytes() == before
         with sqlite3.connect(path) as theirs:
             assert theirs.execute("SELECT count(*) FROM orders").fetchone() == (0,)
         theirs.close()
@@ -289,11 +293,38 @@ class TestTrouble:
         with pytest.raises(StoreError):
             file.read([ADA])
 
-    def test_a_file_without_its_facts_is_corrupt(self, file: Database, path: Path) -> None:
+    @pytest.mark.parametrize(
+        "statement",
+        ["DELETE FROM facts", "UPDATE facts SET value = 'soon' WHERE name = 'gap_at'", "UPDATE spans SET body = x'00'"],
+    )
+    def test_a_file_without_its_facts_is_corrupt(self, file: Database, path: Path, statement: str) -> None:
         """Somebody has been at it."""
-        file._db.execute("DELETE FROM facts")
+        file.apply(batch(spans={None: (Span(1.0, 2.0),)}), NOW)
+        file._db.execute(statement)
         file.close()
         assert trouble(database(path)).code == "corrupt"
+
+    def test_an_opening_that_came_too_late_keeps_nobody_out(self, file: Database) -> None:
+        """A lock of our own is no other process."""
+        file.open(NOW)
+        file.apply(batch(listed(ADA, "a")), NOW)
+        assert kept(file) == listed(ADA, "a")
+
+    def test_what_cannot_be_put_aside_is_said(self, path: Path) -> None:
+        """In the system's words."""
+        path.write_bytes(b"this is no database at all, but long enough to look at")
+        path.with_name("lists.db.set-aside").mkdir()
+        file = database(path)
+        error = trouble(file)
+        with pytest.raises(StoreError, match="directory"):
+            file.abandon(error)
+
+    def test_a_file_that_others_may_read_is_closed_to_them(self, path: Path) -> None:
+        """Whoever made it."""
+        path.touch(0o644)
+        path.chmod(0o644)
+        database(path).open(NOW)
+        assert path.stat().st_mode & 0o077 == 0
 
     def test_only_what_our_process_may_write_is_of_use(self, file: Database) -> None:
         """SQLite's own words are kept."""

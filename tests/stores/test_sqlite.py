@@ -4,7 +4,8 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,19 @@ def failing(kept: Sqlite, name: str, error: Exception | None = None) -> Callable
 
     setattr(kept.database, name, fail)
     return lambda: setattr(kept.database, name, original)
+
+
+def held_up(kept: Sqlite, name: str) -> tuple[threading.Event, threading.Event]:
+    """Have a method of the file wait; return what lets it go on, and what is set once it waits."""
+    original, gate, waits = getattr(kept.database, name), threading.Event(), threading.Event()
+
+    def slow(*values: Any) -> Any:
+        waits.set()
+        gate.wait(10)
+        return original(*values)
+
+    setattr(kept.database, name, slow)
+    return gate, waits
 
 
 def counting(kept: Sqlite, name: str, sizes: list[int], size: Callable[..., int]) -> None:
@@ -154,6 +168,32 @@ class TestKeeping:
         async with store(path, clock) as kept:
             assert kept.spans == expected
 
+    async def test_two_marks_are_one_to_the_list(self, path: Path, clock: ShiftedClock) -> None:
+        """It is true up to where it was before the first, whatever the watermark does between the two."""
+        taken_at = listed().taken_at
+        async with store(path, clock) as kept:
+            kept.write(listed(ADA, "a"))
+            await kept.flush()
+            kept.mark(ADA, clock(), (Span(0.0, taken_at + 5),))
+            heard_at = clock()
+            kept.mark(ADA, heard_at, (Span(0.0, taken_at + 500),))
+            await kept.flush()
+            assert await kept.read(ADA) == listed(ADA, "a", dirty=Dirty(heard_at, taken_at + 5))
+
+    async def test_others_news_does_not_hold_up_a_reader(self, path: Path, clock: ShiftedClock) -> None:
+        """However often something is written: the file is read once, unless it is this customer's row."""
+        async with store(path, clock) as kept:
+            kept.write(listed(ADA, "a"))
+            await kept.flush()
+            reads: list[int] = []
+            counting(kept, "read", reads, len)
+            reading = asyncio.get_running_loop().create_task(kept.read(ADA))
+            while not reading.done():
+                kept.mark(BOB, clock(), ())
+                await kept.flush()
+            assert await reading == listed(ADA, "a")
+            assert reads == [1]
+
     async def test_use_is_noted(self, path: Path, clock: ShiftedClock) -> None:
         """Who comes back after more than an hour has been used now."""
         async with store(path, clock) as kept:
@@ -164,6 +204,9 @@ class TestKeeping:
             clock.advance(4000)
             _ = await kept.read(ADA)
             assert kept.pending == 1
+            await kept.flush()
+            _ = await kept.read(ADA)
+            assert kept.pending == 0, "once in an hour"
 
     async def test_a_damaged_row_is_said(
         self, path: Path, clock: ShiftedClock, caplog: pytest.LogCaptureFixture
@@ -174,7 +217,7 @@ class TestKeeping:
             await kept.flush()
             kept.database._db.execute("UPDATE lists SET body = x'01'")
             assert await kept.read(ADA) is None
-            assert kept.reads == {"found": 0, "missing": 1, "unreadable": 1}
+            assert kept.reads == {"found": 0, "missing": 0, "unreadable": 1}
             assert "cannot be used" in caplog.text
             assert "cus_ada" not in caplog.text
 
@@ -237,6 +280,76 @@ class TestTrouble:
             assert await kept.read(ADA) == listed(ADA, "a", dirty=Dirty(back_at, listed().taken_at))
             kept.advance("acct_1", 7.0)
             assert kept.spans["acct_1"][0].since >= back_at, "where its feed began the file did not hear"
+
+    async def test_what_is_told_while_it_comes_back_is_kept(self, path: Path, clock: ShiftedClock) -> None:
+        """Also where a span begins and how far it has come; but none vouches for what was missed."""
+        async with store(path, clock) as kept:
+            lost_at = clock()
+            kept.begin(None, lost_at - 1000)
+            kept.write(listed(ADA, "a", taken_at=lost_at - 900))
+            kept.advance(None, lost_at - 100)
+            await kept.flush()
+            gate, is_opening = held_up(kept, "reopen")
+            mend = failing(kept, "apply")
+            kept.write(listed(BOB, "x"))
+            await kept.flush()
+            mend()
+            while not is_opening.is_set():
+                await asyncio.sleep(0.01)
+            kept.advance(None, clock())
+            kept.begin(None, clock() - 30)
+            kept.mark(BOB, clock(), ())
+            gate.set()
+            await found_again(kept)
+            kept.advance(None, clock() + 1000)
+            await kept.flush()
+            found = await kept.read(ADA)
+            assert found is not None
+            assert found.dirty is not None
+            assert found.dirty.verified_at == lost_at - 100
+            assert [span.since >= lost_at for span in kept.spans[None]] == [False, True, True]
+
+    async def test_a_mark_that_is_lost_with_the_store_makes_no_clean_list(
+        self, path: Path, clock: ShiftedClock
+    ) -> None:
+        """Who was reading when another reader's trouble lost it is told nothing."""
+        async with store(path, clock) as kept:
+            kept.write(listed(ADA, "a"))
+            await kept.flush()
+            read, gate = kept.database.read, threading.Event()
+
+            def fail_for_bob(customers: Sequence[Customer]) -> Any:
+                if BOB in customers:
+                    gate.wait(10)
+                    raise StoreError("failed", "an I/O error")
+                return read(customers)
+
+            kept.database.read = fail_for_bob  # type: ignore[method-assign]
+            bob = asyncio.get_running_loop().create_task(kept.read(BOB))
+            await asyncio.sleep(0.01)
+            ada = asyncio.get_running_loop().create_task(kept.read(ADA))
+            await asyncio.sleep(0.01)
+            kept.mark(ADA, clock(), ())
+            gate.set()
+            assert [await bob, await ada] == [None, None]
+
+    async def test_all_of_memory_is_written_a_part_at_a_time(
+        self, path: Path, clock: ShiftedClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No transaction is larger than a disk may take in its time; each list is told as it is by then."""
+        monkeypatch.setattr(sqlite, "AT_ONCE", 10)
+        async with store(path, clock) as kept:
+            sizes: list[int] = []
+            mend = failing(kept, "apply")
+            kept.write(listed(ADA, "a"))
+            await kept.flush()
+            mend()
+            counting(kept, "apply", sizes, lambda batch, _: len(batch.lists))
+            kept.everything = lambda: (listed(Customer(f"cus_{number}"), "a") for number in range(95))
+            await found_again(kept)
+            while sum(sizes) < 95:
+                await asyncio.sleep(0.01)
+            assert max(sizes) == 10
 
     async def test_a_damaged_file_is_put_aside_and_begun_anew(self, path: Path, clock: ShiftedClock) -> None:
         """At the start there is no waiting for it."""
