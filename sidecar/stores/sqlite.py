@@ -328,6 +328,7 @@ class Sqlite:
         except StoreError as error:
             self._note(error)
             self._is_deaf, self._told = True, Told()
+            self._settled.set()
             return
         self._spans = dict(self.database.spans)
         log.info("the store is of use again, after %.1f s", self._clock() - self.since)
