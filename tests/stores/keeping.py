@@ -16,6 +16,9 @@ BOB = Customer("cus_bob", "acct_1")
 NOW = 1_790_000_000.0
 PLAIN = Checksum()
 
+made: list[Database] = []
+"""Every database of a test, to be closed after it."""
+
 
 def listed(customer: Customer = ADA, *keys: str, taken_at: float = NOW, dirty: Dirty | None = None) -> Snapshot:
     """Return a list with an entitlement for each lookup key."""
@@ -30,7 +33,8 @@ def nobody(customer: Customer = ADA, taken_at: float = NOW) -> Snapshot:
 
 def database(path: Path, *, seal: Seal = PLAIN, livemode: bool = False, max_bytes: int = 1 << 30) -> Database:
     """Return a database that is not open yet."""
-    return Database(path, Codec(livemode, seal), max_bytes=max_bytes)
+    made.append(Database(path, Codec(livemode, seal), max_bytes=max_bytes))
+    return made[-1]
 
 
 @asynccontextmanager
