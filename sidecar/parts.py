@@ -26,10 +26,11 @@ from sidecar.stores.codec import Codec
 from sidecar.stores.database import Database
 from sidecar.stores.memory import Memory
 from sidecar.stores.sqlite import Sqlite
-from sidecar.stripe.client import Manners, StripeClient
+from sidecar.stripe.client import StripeClient
 from sidecar.stripe.feed import Ears, Feed, Pace
 from sidecar.stripe.key import ApiKey
 from sidecar.stripe.keycheck import KeyCheck
+from sidecar.stripe.manners import Manners
 from sidecar.stripe.transport import Transport
 
 log = logging.getLogger(__name__)

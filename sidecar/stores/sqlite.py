@@ -18,9 +18,10 @@ from sidecar.errors import STORE_TROUBLES, StoreError, Unreadable
 from sidecar.kit.clock import Clock
 from sidecar.kit.tasks import Tasks
 from sidecar.kit.worker import Worker
-from sidecar.model import Customer, Snapshot, Spans, advanced, begun, marked
+from sidecar.model import Customer, Snapshot, Spans, advanced, begun
 from sidecar.stores.codec import Row
-from sidecar.stores.database import FUTURE, HOUR, Batch, Database, Mark
+from sidecar.stores.database import FUTURE, HOUR, Database, Mark
+from sidecar.stores.told import Told
 
 T = TypeVar("T")
 
@@ -39,36 +40,6 @@ AT_ONCE = 2000
 
 PATIENCE = 5.0
 """Seconds for which the disk may keep us waiting: for opening, and for what has to be on it."""
-
-
-class Told:
-    """What was told since the last batch: of each customer a list or a mark, never both."""
-
-    def __init__(self) -> None:
-        self.lists: dict[Customer, Snapshot] = {}
-        self.marks: dict[Customer, Mark] = {}
-        self.spans: dict[str | None, Spans] = {}
-        self.used: set[Customer] = set()
-
-    def __len__(self) -> int:
-        return len(self.lists) + len(self.marks) + len(self.spans) + len(self.used)
-
-    def batch(self) -> Batch:
-        """Return it as what is to be written."""
-        return Batch(self.lists, self.marks, self.spans, frozenset(self.used))
-
-    def write(self, snapshot: Snapshot) -> None:
-        """Take note of a list. News that it does not have in it, it is marked with itself."""
-        self.lists[snapshot.customer] = snapshot
-        self.marks.pop(snapshot.customer, None)
-
-    def mark(self, customer: Customer, mark: Mark) -> None:
-        """Take note of news."""
-        if customer in self.lists:
-            self.lists[customer] = marked(self.lists[customer], *mark)
-        else:
-            earlier = self.marks.get(customer, mark)  # it is true up to where it was before the first news
-            self.marks[customer] = Mark(mark.heard_at, earlier.spans)
 
 
 class Sqlite:
@@ -194,9 +165,7 @@ class Sqlite:
     def _overlaid(self, customer: Customer, found: Snapshot | None) -> Snapshot | None:
         """Return what was ``found`` in the file as it will be once all that was told is written."""
         for told in (self._being_written, self._told):
-            found = told.lists.get(customer, found)
-            if found is not None and customer in told.marks:
-                found = marked(found, *told.marks[customer])
+            found = told.overlay(customer, found)
         return found
 
     def write(self, snapshot: Snapshot) -> None:

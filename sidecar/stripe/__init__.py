@@ -1,6 +1,7 @@
 """All that speaks Stripe.
 
 client     what is asked: lists, events, and what callers want passed on; attempts × budget
+manners    how it is asked: how patiently, and each request how urgently
 feed       the events, polled: what changed, and up to when every change is known
 transport  one request; the errors of the network become ours here
 pages      one complete read of a list, page by page, without I/O

@@ -7,7 +7,9 @@ rejected or lacks a permission is not tried again.
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -16,17 +18,30 @@ from sidecar.errors import (
     Broken,
     CursorVanished,
     KeyRejected,
+    OverBudget,
     PermissionMissing,
     RequestRejected,
     SidecarError,
     Throttled,
     UnknownCustomer,
+    Unreachable,
+    UpstreamError,
 )
 
 MISSING = "resource_missing"
 REQUEST_ID = re.compile(r"req_[A-Za-z0-9_]{1,64}")
 LONGEST_MESSAGE = 500
 CURSORS = ("starting_after", "ending_before")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, and the moment just before it was asked for."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+    asked_at: float
 
 
 def request_id_in(headers: Mapping[str, str]) -> str | None:
@@ -111,3 +126,29 @@ def by_status(
     if 400 <= status < 500 and status != 424 and error:  # 424: something that Stripe depends on failed
         return RequestRejected(detail, status=status, request_id=request_id, retry=retry)
     return Broken(detail, status=status, request_id=request_id, retry=retry)
+
+
+def read_answer(answer: Answer) -> dict[str, Any]:
+    """Return the JSON object that ``answer`` brought.
+
+    :raises SidecarError: what any other answer stands for.
+    """
+    if answer.status != HTTPStatus.OK:
+        raise refusal(answer.status, answer.headers, answer.body)
+    return read_json(answer.body, status=200, request_id=request_id_in(answer.headers))
+
+
+def shows_that_stripe_fails(error: Broken | Unreachable, answer: Answer | None) -> bool:
+    """Tell whether an answer, or none, is one that others are likely to get too: none, 424, 5xx, or nothing to be read.
+
+    An answer that can be read but not be used, such as a page without progress, is about what was asked.
+    """
+    if isinstance(error, Unreachable) or answer is None:
+        return True
+    return answer.status >= 500 or answer.status == HTTPStatus.FAILED_DEPENDENCY or not is_object(answer.body)
+
+
+def says_nothing_of_stripe(error: UpstreamError, account: str | None) -> bool:
+    """Tell whether ``error`` is about what was asked, or is our own, and so says nothing of Stripe or of our key."""
+    about_the_account = account is not None and isinstance(error, KeyRejected | PermissionMissing)
+    return about_the_account or isinstance(error, CursorVanished | OverBudget)

@@ -8,11 +8,11 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from random import Random
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import stamina
 from yarl import URL
@@ -22,8 +22,6 @@ from sidecar.errors import (
     CircuitOpen,
     CursorVanished,
     KeyRejected,
-    OverBudget,
-    PermissionMissing,
     RequestRejected,
     SidecarError,
     Throttled,
@@ -37,13 +35,22 @@ from sidecar.kit.limiter import Limiter, Urgency
 from sidecar.kit.spans import Spans, no_span
 from sidecar.kit.tally import Tally
 from sidecar.model import Customer, Exchange, Flight, Snapshot, Unknown
-from sidecar.stripe.answers import date_in, is_object, read_json, refusal, request_id_in
+from sidecar.stripe.answers import (
+    Answer,
+    date_in,
+    read_answer,
+    refusal,
+    request_id_in,
+    says_nothing_of_stripe,
+    shows_that_stripe_fails,
+)
 from sidecar.stripe.events import EVENTS_PATH, Listed
 from sidecar.stripe.health import Health
 from sidecar.stripe.key import ApiKey
+from sidecar.stripe.manners import QUEUE, Ask, Manners
 from sidecar.stripe.pages import Page, Reading, read_page
 from sidecar.stripe.render import LIST_PATH
-from sidecar.stripe.transport import Answer, Transport
+from sidecar.stripe.transport import Transport
 
 T = TypeVar("T")
 
@@ -63,61 +70,10 @@ REASONS = (
 """What Stripe's rate limiters are called, in ``Stripe-Rate-Limited-Reason``, and in a 400's ``code`` formerly."""
 PASSED_ON = ("Content-Type", "Stripe-Version", "Stripe-Should-Retry", "Stripe-Rate-Limited-Reason")
 PRINTABLE = re.compile("[ -~]+")
-QUEUE = 10.0
-"""Seconds that a request may wait for the budget: at 20 requests/s two hundred customers, which is a cold start's
-crowd; those beyond are told at once."""
-
 WITHOUT = "until it works, what is not in memory is answered by policy"
 
 NOBODY = "cus_entitlement_sidecar_start_check"
 """A customer that cannot exist: Stripe's ids have letters and digits only after ``cus_``. It shows in Stripe's log."""
-
-
-@dataclass(frozen=True, slots=True)
-class Manners:
-    """How Stripe is asked: where, in which version, how often and how patiently again. Times in seconds.
-
-    ``seed`` is this process's own, so that those who lost Stripe together do not look for it together.
-    """
-
-    base: str
-    version: str
-    max_pages: int = 100
-    restarts: int = 3
-    attempts: int = 4
-    timeout: float = 10.0
-    initial: float = 0.25
-    longest: float = 4.0
-    jitter: float = 0.25
-    seed: int = 0
-
-    def worth_a_retry(self, error: Exception) -> bool | float:
-        """Tell stamina whether to try again, and after how many seconds if Stripe says so (``Retry-After``)."""
-        if not isinstance(error, UpstreamError) or not error.retry:
-            return False
-        after = error.after if isinstance(error, Throttled) else None
-        if not after:
-            return True
-        return after if after <= self.timeout else False
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One request to be made: which, how long it may wait for the budget, and how urgently.
-
-    Where there is a flight, it is as urgent as the flight, and written into its log.
-    """
-
-    operation: str
-    url: URL
-    account: str | None
-    flight: Flight | None = None
-    within: float = QUEUE
-    otherwise: Urgency = Urgency.CALLER
-
-    def urgency(self) -> Urgency:
-        """Return how urgent it is by now."""
-        return self.otherwise if self.flight is None else self.flight.urgency
 
 
 class StripeClient:
@@ -388,29 +344,3 @@ class StripeClient:
 
     def _repeated(self, operation: str) -> None:
         self.requests[operation, "unreachable"] += 1
-
-
-def read_answer(answer: Answer) -> dict[str, Any]:
-    """Return the JSON object that ``answer`` brought.
-
-    :raises SidecarError: what any other answer stands for.
-    """
-    if answer.status != HTTPStatus.OK:
-        raise refusal(answer.status, answer.headers, answer.body)
-    return read_json(answer.body, status=200, request_id=request_id_in(answer.headers))
-
-
-def shows_that_stripe_fails(error: Broken | Unreachable, answer: Answer | None) -> bool:
-    """Tell whether an answer, or none, is one that others are likely to get too: none, 424, 5xx, or nothing to be read.
-
-    An answer that can be read but not be used, such as a page without progress, is about what was asked.
-    """
-    if isinstance(error, Unreachable) or answer is None:
-        return True
-    return answer.status >= 500 or answer.status == HTTPStatus.FAILED_DEPENDENCY or not is_object(answer.body)
-
-
-def says_nothing_of_stripe(error: UpstreamError, account: str | None) -> bool:
-    """Tell whether ``error`` is about what was asked, or is our own, and so says nothing of Stripe or of our key."""
-    about_the_account = account is not None and isinstance(error, KeyRejected | PermissionMissing)
-    return about_the_account or isinstance(error, CursorVanished | OverBudget)

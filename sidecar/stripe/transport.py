@@ -1,7 +1,6 @@
 """One request over the network. Its errors become ours here and nowhere else; nothing above sees one of aiohttp's."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -9,21 +8,12 @@ from yarl import URL
 
 from sidecar.errors import Broken, Unreachable
 from sidecar.kit.limiter import Limiter, Urgency
+from sidecar.stripe.answers import Answer
 
 BODY = 16 << 20
 """Bytes that an answer may have: a page of 100 entitlements with lookup keys of 5,000 characters is 1.5 MB."""
 
 TIMEOUT = aiohttp.ClientTimeout(total=10.0, sock_connect=2.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back, and the moment just before it was asked for."""
-
-    status: int
-    body: bytes
-    headers: Mapping[str, str]
-    asked_at: float
 
 
 class Repeats:

@@ -1,7 +1,8 @@
 """Mutations of the store: what outlives the process, and what comes back from there."""
 
 from sidecar.stores.database import Database
-from sidecar.stores.sqlite import Sqlite, Told
+from sidecar.stores.sqlite import Sqlite
+from sidecar.stores.told import Told
 from tests.simulation.mutations import mutation
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from yarl import URL
 
@@ -16,11 +16,12 @@ from sidecar.model import Customer, Flight, Policy, Snapshot
 from sidecar.parts import feed_of
 from sidecar.settings import Settings
 from sidecar.stores.memory import Memory
-from sidecar.stripe.client import Manners, StripeClient
+from sidecar.stripe.answers import Answer
+from sidecar.stripe.client import StripeClient
 from sidecar.stripe.events import EVENTS_PATH
 from sidecar.stripe.feed import Ears
 from sidecar.stripe.key import ApiKey
-from sidecar.stripe.transport import Answer, Transport
+from sidecar.stripe.manners import Manners
 from tests.fakes import KEY
 from tests.simulation.disk import Disk
 from tests.simulation.history import History
@@ -29,6 +30,9 @@ from tests.simulation.scenario import Knobs
 from tests.simulation.timing import Time
 from tests.simulation.truth import Event
 from tests.simulation.upstream import BASE, Upstream
+
+if TYPE_CHECKING:
+    from sidecar.stripe.transport import Transport
 
 POLICIES = Policies({"key-1": Policy.ALLOW, "key-2": Policy.ERROR})
 VERSION = "2026-10-28.endive"

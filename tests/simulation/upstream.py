@@ -13,9 +13,9 @@ from yarl import URL
 
 from sidecar.errors import Broken, Unreachable
 from sidecar.model import Customer
+from sidecar.stripe.answers import Answer
 from sidecar.stripe.events import EVENTS_PATH, NEWS
 from sidecar.stripe.render import LIST_PATH, OBJECT
-from sidecar.stripe.transport import Answer
 from tests.simulation.history import History
 from tests.simulation.scenario import TROUBLES, Outage, Scenario
 from tests.simulation.timing import Time

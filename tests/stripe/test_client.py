@@ -33,9 +33,10 @@ from sidecar.kit.clock import Clock, steady_clock
 from sidecar.kit.limiter import Limiter, Urgency
 from sidecar.model import Customer, Flight, Snapshot
 from sidecar.parts import upstream_session
-from sidecar.stripe.client import WITHOUT, Manners, StripeClient
+from sidecar.stripe.client import WITHOUT, StripeClient
 from sidecar.stripe.events import EVENTS_PATH, NEWS
 from sidecar.stripe.key import ApiKey
+from sidecar.stripe.manners import Manners
 from sidecar.stripe.transport import BODY, Transport
 from tests.fakes import KEY, FakeClock
 

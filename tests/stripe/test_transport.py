@@ -12,7 +12,8 @@ from sidecar.errors import Broken, Unreachable, UpstreamError
 from sidecar.kit.clock import steady_clock
 from sidecar.kit.limiter import Limiter, Urgency
 from sidecar.parts import upstream_session
-from sidecar.stripe.transport import BODY, Answer, Transport
+from sidecar.stripe.answers import Answer
+from sidecar.stripe.transport import BODY, Transport
 
 LIST = "/v1/entitlements/active_entitlements?customer=cus_secret"
 
