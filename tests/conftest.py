@@ -1,5 +1,6 @@
 """Fixtures for all: an upstream on a real port, a sidecar before it, clocks; and what every test must respect."""
 
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -26,6 +27,16 @@ def _nothing_blocks_the_loop() -> Iterator[BlockBuster]:
             function.can_block_in("sidecar/app.py", "assembled")  # nothing is served yet
             function.can_block_in("sidecar/api/listening.py", "bind")  # the same, called by a test
         yield blockbuster
+
+
+@pytest.fixture(autouse=True)
+def _a_slow_machine_is_no_news() -> Iterator[None]:
+    """In debug mode asyncio warns of each slow step; that is about the machine, and would stand among what we log."""
+    logger = logging.getLogger("asyncio")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    yield
+    logger.setLevel(before)
 
 
 @pytest.fixture(autouse=True)
