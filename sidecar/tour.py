@@ -137,9 +137,10 @@ class Tour:
         async with self._session.post(f"{self._url}/v1/checks", json=questions) as response:
             results = (await response.json())["results"]
         wrong = [result for result in results if result["entitled"] is not True]
-        if wrong or len(results) != 1000 or self._stripe.count() != before:
+        asked = self._stripe.count() - before
+        if wrong or len(results) != 1000 or asked > 2:  # a poll and a refresh ahead may fall in between
             raise WrongAnswer("the batch", wrong[:1])
-        self._console.print(f"  1000 answers, {self._stripe.count() - before} requests to Stripe; {before} before.\n")
+        self._console.print(f"  1000 answers, {asked} requests to Stripe; {before} before.\n")
 
     async def _check(self, customer: str, lookup_key: str, *headers: str) -> dict[str, Any]:
         return await self._ask("GET", f"/v1/customers/{customer}/entitlements/{lookup_key}", *headers)

@@ -429,6 +429,7 @@ def realistic(number: int, entitlements: int, plans: int) -> Snapshot:
     return Snapshot(Customer(f"cus_{number:014}"), 1.79e9 + number, Plan.of(features), ids)
 
 
+@pytest.mark.timeout(120)  # every allocation is traced
 @pytest.mark.parametrize(
     ("customers", "plans", "dirty"),
     [
