@@ -270,7 +270,7 @@ class Database:
         try:
             yield
             self._db.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # whatever it is, nothing stays half done
             if self._db.in_transaction:  # SQLite has rolled back by itself after some errors
                 self._db.execute("ROLLBACK")
             raise

@@ -321,6 +321,6 @@ class Sqlite:
             raise StoreError("too_slow", f"{self.database.path}: no answer within {PATIENCE:g} s") from None
         except StoreError:
             raise
-        except Exception as error:
+        except Exception as error:  # a defect of ours: what was told must not be taken for written
             log.exception("the store failed in a way that nobody expected")
             raise StoreError("failed", "a defect; the log has the traceback") from error

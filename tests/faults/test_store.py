@@ -85,16 +85,22 @@ async def test_the_disk_is_full(scene: Scene, tmp_path: Path) -> None:
         assert await sidecar.terminate() == 0
 
 
-@pytest.mark.parametrize("damage", ["noise", "half", "newer", "no database"])
-async def test_the_file_is_damaged(scene: Scene, tmp_path: Path, damage: str) -> None:
-    """It is put aside and begun anew; the log says it once; answers are right all the while."""
-    file = tmp_path / "store.db"
+async def learnt(scene: Scene, file: Path) -> Sidecar:
+    """Return a sidecar that has written down what every customer holds."""
     for customer in CUSTOMERS:
         scene.truth.change(customer, "a", held=True)
     sidecar = await scene.started(store=f"sqlite:///{file}", events_poll="0", rate=1000, burst=1000)
     for customer in CUSTOMERS:
         await healed(sidecar, customer)
     await written(sidecar)
+    return sidecar
+
+
+@pytest.mark.parametrize("damage", ["noise", "half", "newer", "no database"])
+async def test_the_file_is_damaged(scene: Scene, tmp_path: Path, damage: str) -> None:
+    """It is put aside and begun anew; the log says it once; answers are right all the while."""
+    file = tmp_path / "store.db"
+    sidecar = await learnt(scene, file)
     assert await sidecar.terminate() == 0
     spoil(file, damage)
     await sidecar.start()
@@ -136,12 +142,7 @@ def remove(file: Path) -> None:
 async def test_the_file_is_deleted_under_us(scene: Scene, tmp_path: Path) -> None:
     """It is missed at the next change, and made again with all that is in memory."""
     file = tmp_path / "store.db"
-    for customer in CUSTOMERS:
-        scene.truth.change(customer, "a", held=True)
-    sidecar = await scene.started(store=f"sqlite:///{file}", events_poll="0", rate=1000, burst=1000)
-    for customer in CUSTOMERS:
-        await healed(sidecar, customer)
-    await written(sidecar)
+    sidecar = await learnt(scene, file)
     remove(file)
     _ = await sidecar.check(CUSTOMERS[0], "a", Cache_Control="max-age=0", query="?default=deny")
     async with asyncio.timeout(PATIENCE):
