@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from sidecar.api.changes import ChangeStream
 from sidecar.api.checks import Checks
-from sidecar.api.guards import head_limit
+from sidecar.api.guards import Gate, head_limit
 from sidecar.api.ops import Ops, status_of
 from sidecar.api.problems import problems
 from sidecar.api.request_ids import identified
@@ -28,10 +28,10 @@ from sidecar.kit.door import Door
 from sidecar.kit.lifecycle import Lifecycle, Phase
 from sidecar.kit.pulse import Pulse
 from sidecar.kit.tasks import Tasks
-from sidecar.listeners import Listener, application, end_waiting, guards, listening, quitting
+from sidecar.listeners import Listener, application, end_waiting, listening, quitting
 from sidecar.metrics import Parts, Process, Requests, Upstream, registry
 from sidecar.outside import outside
-from sidecar.parts import feed_of, heart_of, key_check_of, opened_store, sizing_of, traced_by, upstream
+from sidecar.parts import feed_of, heart_of, key_check_of, opened_store, shortcuts_of, sizing_of, traced_by, upstream
 from sidecar.rotation import Rotation
 from sidecar.settings import Settings
 from sidecar.stores.memory import Memory
@@ -99,13 +99,15 @@ async def assembled(
         metrics = registry(Parts(heart, asking, store, webhooks=webhooks.outcomes, requests=requests, process=process))
         ops = Ops(lifecycle, pulse, status_of(heart, asking, store, had.rotation, clock), metrics)
 
-        for_checks = [*Checks(heart).routes(), *Stripe(heart.checker, client).routes()]
-        for_checks += ChangeStream(heart.changes).routes()
+        checks, stripe = Checks(heart), Stripe(heart.checker, client)
+        for_checks = [*checks.routes(), *stripe.routes(), *ChangeStream(heart.changes).routes()]
         for_ops = [*ops.routes(), *quitting(settings, stop)]
         all_pass = [identified, requests.middleware, problems]
         traced = await traced_by(settings, heart, client, stack, clock)
-        checks_app = application(for_checks, [*traced, *all_pass, *guards(settings, had.token)])
+        gate = Gate(settings.allowed_hosts, None if had.token is None else had.token.reveal)
+        checks_app = application(for_checks, [*traced, *all_pass, head_limit(), gate.guard])
         checks_app.on_shutdown.append(end_waiting(heart))
+        shortcuts = shortcuts_of(checks.shortcuts(requests.count), gate, heart, had.rotation, clock)
 
         yield Sidecar(
             lifecycle,
@@ -116,7 +118,7 @@ async def assembled(
                 *([feed.run] if settings.events_poll else []),
                 *([had.rotation.run] if had.rotation.files else []),
             ],
-            Listener(checks_app, had.checks, doors["checks"]),
+            Listener(checks_app, had.checks, doors["checks"], shortcuts),
             Listener(application(for_ops, [*all_pass, head_limit()]), had.ops, doors["ops"]),
             Listener(application(webhooks.routes(), [*all_pass, head_limit()]), had.webhooks, doors["webhooks"]),
             heart,

@@ -4,18 +4,17 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from sidecar.api.guards import head_limit, host_guard, token_guard
 from sidecar.api.listening import Served, named
 from sidecar.api.ops import Quit
 from sidecar.api.problems import expectation
+from sidecar.api.shortcuts import Shortcuts
 from sidecar.core.heart import Heart
 from sidecar.kit.door import Door
-from sidecar.rotation import Held
 from sidecar.settings import Settings
 
 BODY = 1 << 20
@@ -23,11 +22,12 @@ BODY = 1 << 20
 
 @dataclass(frozen=True)
 class Listener:
-    """An application, the sockets it is served on, and who is let in."""
+    """An application, the sockets it is served on, who is let in, and what need not be asked of the application."""
 
     app: web.Application
     sockets: list[socket.socket]
     door: Door
+    shortcuts: Shortcuts = field(default_factory=Shortcuts.none)
 
     @property
     def addresses(self) -> list[str]:
@@ -45,12 +45,6 @@ def application(routes: list[web.RouteDef], middlewares: list[Middleware]) -> we
         options = {**route.kwargs, "expect_handler": expectation}
         found.add_routes([web.RouteDef(route.method, route.path, route.handler, options)])
     return found
-
-
-def guards(settings: Settings, token: Held[str] | None) -> list[Middleware]:
-    """Return what a request for checks has to pass."""
-    found = [head_limit(), host_guard(settings.allowed_hosts)]
-    return found if token is None else [*found, token_guard(token.reveal)]
 
 
 def end_waiting(heart: Heart) -> Callable[[web.Application], Awaitable[None]]:
@@ -74,7 +68,7 @@ async def listening(*listeners: Listener, drain_timeout: float = 5.0) -> AsyncIt
     async with AsyncExitStack() as stack:
         served: list[Served] = []
         for listener in listeners:
-            one = Served(listener.app, listener.door)
+            one = Served(listener.app, listener.door, listener.shortcuts)
             stack.push_async_callback(one.close)
             await one.open(listener.sockets)
             served.append(one)

@@ -5,8 +5,9 @@ pairs of route and status are there from the start, at zero, so that a rate has 
 """
 
 import platform
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
 from math import inf
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from sidecar.kit.breaker import State
 from sidecar.kit.door import Door
 from sidecar.kit.limiter import Limiter
 from sidecar.kit.pulse import Pulse
-from sidecar.kit.tally import Tally
+from sidecar.kit.tally import Count, Tally
 from sidecar.rotation import Rotation
 from sidecar.stores.memory import Memory
 from sidecar.stores.sqlite import Sqlite
@@ -36,14 +37,23 @@ class Requests:
     """Counts answered requests by route template and status; a middleware of each listener."""
 
     def __init__(self) -> None:
-        self.counts: Counter[tuple[str, int]] = Counter()
+        self._counts: defaultdict[tuple[str, int], Count] = defaultdict(Count)
+
+    def count(self, route: str, status: int = HTTPStatus.OK) -> Count:
+        """Return what is counted up for each such answer."""
+        return self._counts[route, status]
+
+    @property
+    def counts(self) -> dict[tuple[str, int], int]:
+        """Answers given, by route template and status."""
+        return {key: count.n for key, count in self._counts.items() if count.n}
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Count the answer to ``request``."""
         response = await handler(request)
         resource = request.match_info.route.resource
-        self.counts["other" if resource is None else resource.canonical, response.status] += 1
+        self.count("other" if resource is None else resource.canonical, response.status).n += 1
         return response
 
 

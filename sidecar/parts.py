@@ -11,6 +11,8 @@ import stamina.instrumentation
 from aiohttp.typedefs import Middleware
 
 from sidecar import __version__
+from sidecar.api.guards import Gate
+from sidecar.api.shortcuts import Shortcut, Shortcuts
 from sidecar.core.checker import Policies
 from sidecar.core.heart import Heart, Ports, Rules
 from sidecar.core.sizing import Needs, Sizing
@@ -21,6 +23,7 @@ from sidecar.kit.limiter import Limiter
 from sidecar.kit.tasks import Tasks
 from sidecar.model import Policy
 from sidecar.outside import Outside
+from sidecar.rotation import Rotation
 from sidecar.settings import Settings
 from sidecar.stores.codec import Codec
 from sidecar.stores.database import Database
@@ -129,6 +132,16 @@ def key_check_of(key: ApiKey, client: StripeClient, feed: Feed) -> KeyCheck:
     if key.file is not None:
         key.file.then += check.again, feed.health.forget
     return check
+
+
+def shortcuts_of(found: list[Shortcut], gate: Gate, heart: Heart, rotation: Rotation, clock: Clock) -> Shortcuts:
+    """Return the shortcuts, told when what they have answered holds no longer."""
+    shortcuts = Shortcuts(found, gate, heart.checker.ages, clock=clock)
+    heart.cache.then.append(shortcuts.forget)
+    heart.watermarks.then.append(shortcuts.forget)
+    for file in rotation.files:
+        file.then.append(shortcuts.distrust)
+    return shortcuts
 
 
 async def traced_by(

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from sidecar.api.listening import Site, bind
+from sidecar.api.listening import Served, bind
 from sidecar.demo import FakeStripe, Fault
 from sidecar.errors import BadSettings
 from sidecar.kit.address import Address
@@ -67,17 +67,15 @@ def attributes(span: Any) -> dict[str, Any]:
 async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]:
     found, app = Collector(), web.Application()
     app.add_routes([web.post("/v1/traces", found.receive)])
-    runner = web.AppRunner(app)
-    await runner.setup()
-    bound = bind(Address("127.0.0.1", 0))
-    await Site(runner, bound, Door(1000)).start()
+    served, bound = Served(app, Door(1000)), bind(Address("127.0.0.1", 0))
+    await served.open([bound])
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{bound.getsockname()[1]}")
     yield found
     found.released.set()
     for thread in threading.enumerate():
         if thread.name == "flush traces":
             await asyncio.to_thread(thread.join)
-    await runner.cleanup()
+    await served.close()
 
 
 async def test_a_miss_has_a_span_of_the_request_the_flight_and_each_page(

@@ -12,5 +12,7 @@ problems   errors as problem+json (RFC 9457), or in Stripe's words
 request_ids  what a caller calls its request: given back, and logged
 guards     who may ask: Host, token, size of the head
 listening  sockets, bound early, served late, and drained in the end
-connections  how slow they may be, how many there may be; refusals of what is not HTTP
+front      the protocol of every connection: shortcuts first, then aiohttp's; how slow a connection may be
+shortcuts  requests that are answered at once, as bytes, without aiohttp
+connections  aiohttp's protocol as we use it: its limits, and refusals of what is not HTTP
 """

@@ -31,6 +31,19 @@ def rounded_up(age: float) -> float:
     return ceil(age * 1000) / 1000
 
 
+class Moments(dict[float, str]):
+    """Moments as text, made once each: many lists are known to be true as of the same moment, the watermark."""
+
+    def __missing__(self, at: float) -> str:
+        if len(self) >= MOST_MOMENTS:
+            self.clear()
+        text = self[at] = moment(at)
+        return text
+
+
+MOST_MOMENTS = 1024
+
+
 def who(customer: Customer) -> dict[str, str]:
     """Return the members that name a customer."""
     if customer.account is None:
@@ -73,6 +86,12 @@ def entitlements(finding: Finding) -> dict[str, Any]:
     return {**who(finding.snapshot.customer), "entitlements": held, **trust(finding)}
 
 
+def parted(members: dict[str, Any]) -> tuple[bytes, bytes]:
+    """Return the JSON of ``members`` without the age's value: what is before that, and what after."""
+    before, name, rest = orjson.dumps(members).partition(b'"age":')  # in a string, the quotes would be escaped
+    return before + name, rest[rest.index(b",") :]
+
+
 def etag(snapshot: Snapshot) -> str:
     """Return a validator of the list; equal lists have equal ones in every process, whatever their order and age."""
     held = sorted((item.id, *item.feature) for item in snapshot.entitlements)
@@ -88,7 +107,7 @@ class Headers:
     """The headers that go with an answer."""
 
     def __init__(self, freshness: Freshness) -> None:
-        self._freshness = freshness
+        self._fresh_for, self._unknown_for = floor(freshness.fresh_for), floor(freshness.unknown_for)
 
     def of(self, finding: Finding | None, wishes: Wishes) -> CIMultiDict[str]:
         """Return headers that say how an answer was come by and how old it is; None is a policy's answer."""
@@ -96,16 +115,23 @@ class Headers:
         if finding is None:
             headers["Cache-Status"] = f"{NAME}; fwd=miss; detail=policy"
             return headers
-        age = ceil(finding.age)
-        known = finding.snapshot.unknown is None
-        ttl = floor(self._freshness.fresh_for if known else self._freshness.unknown_for) - age
+        how = "hit"
         if finding.source is Source.UPSTREAM:
             how = f"fwd={'miss' if wishes.max_age is None else 'request'}; stored"
-        else:
-            how = "hit"
-        headers["Age"] = str(age)
-        headers["Cache-Status"] = f"{NAME}; {how}; ttl={ttl}"
+        known = finding.snapshot.unknown is None
+        headers.update(aged(ceil(finding.age), how, self._fresh_for if known else self._unknown_for))
         return headers
+
+    def of_hit(self, age: int, *, known: bool = True) -> CIMultiDict[str]:
+        """Return headers of an answer out of memory that is ``age`` seconds old."""
+        headers = no_store()
+        headers.update(aged(age, "hit", self._fresh_for if known else self._unknown_for))
+        return headers
+
+
+def aged(age: int, how: str, fresh_for: int) -> dict[str, str]:
+    """Return ``Age``, and ``Cache-Status`` with the time that is left of ``fresh_for``; all in seconds."""
+    return {"Age": str(age), "Cache-Status": f"{NAME}; {how}; ttl={fresh_for - age}"}
 
 
 def json(members: dict[str, Any], headers: CIMultiDict[str] | None = None, *, status: int = 200) -> web.Response:

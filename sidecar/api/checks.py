@@ -1,22 +1,30 @@
 """Our own surface: check, list, batch, refresh, explain."""
 
 import asyncio
+import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from sidecar.api import answers, problems
 from sidecar.api.questions import asked_about, asked_for, parameters, patience, read_batch, wishes_of
+from sidecar.api.shortcuts import Lasting, Said, Shortcut
 from sidecar.core.heart import Heart
 from sidecar.core.wishes import Wishes
 from sidecar.errors import Malformed
-from sidecar.model import Finding, Flight
+from sidecar.kit.tally import Count
+from sidecar.model import Customer, Finding, Flight
+from sidecar.wire import Heads
 
 ONE = "/v1/customers/{customer:[^/]*}/entitlements/{lookup_key:[^/]*}"
 ALL = "/v1/customers/{customer:[^/]*}/entitlements"
 REFRESH = "/v1/customers/{customer:[^/]*}/refresh"
 EXPLAIN = "/v1/customers/{customer:[^/]*}/explain"
 BATCH = "/v1/checks"
+
+ENTITLED = ('"entitled":false,"reason":"not_entitled"', '"entitled":true,"reason":"entitled"')
 
 
 class Checks:
@@ -28,6 +36,9 @@ class Checks:
         self._refresher = heart.refresher
         self._watermarks = heart.watermarks
         self._headers = answers.Headers(checker.freshness)
+        self._heads = Heads(self._headers.of_hit)
+        self._heads_of_unknown = Heads(partial(self._headers.of_hit, known=False))
+        self._moments = answers.Moments()
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of this surface."""
@@ -38,6 +49,41 @@ class Checks:
             web.post(REFRESH, self.refresh),
             web.get(EXPLAIN, self.explain),
         ]
+
+    def shortcuts(self, count: Callable[[str], Count]) -> list[Shortcut]:
+        """Return what of this surface may need nothing but memory; ``count`` gives what counts the answers of a route."""
+        path = "/v1/customers/([A-Za-z0-9_]{1,255})/entitlements"
+        return [
+            Shortcut(f"{path}/([A-Za-z0-9._~-]{{1,200}})", count(canonical(ONE)), self.hit_one),
+            Shortcut(path, count(canonical(ALL)), self.hit_all),
+        ]
+
+    def hit_one(self, match: re.Match[str], said: Said) -> Lasting | None:
+        """Answer one check out of memory."""
+        customer, lookup_key = match.groups()
+        hit = self._checker.hit(customer, lookup_key) if said.is_nothing else None
+        if hit is None:
+            made = self._checker.answer(Customer(customer, said.account), lookup_key, said.wishes)
+            finding = None if made is None else made.finding
+            return None if made is None or finding is None else self._hit(finding, -1.0, answers.decision(made))
+        entitled, (_, as_of, age, oldest) = hit
+        before = f'{{"customer":"{customer}","lookup_key":"{lookup_key}",{ENTITLED[entitled]},"source":"memory","age":'
+        after = f',"stale":false,"as_of":"{self._moments[as_of]}"}}'
+        told = self._checker.hits[entitled]
+        return Lasting(self._heads, as_of, age, oldest, before.encode(), after.encode(), told=told)
+
+    def hit_all(self, match: re.Match[str], said: Said) -> Lasting | None:
+        """List a customer's entitlements out of memory."""
+        seen = self._checker.look(Customer(match[1], said.account), said.wishes)
+        if seen is None or seen[0].snapshot.unknown is not None:
+            return None
+        finding, oldest = seen
+        etag = f'ETag: W/"{answers.etag(finding.snapshot)}"\r\n'
+        return self._hit(finding, oldest, answers.entitlements(finding), etag)
+
+    def _hit(self, finding: Finding, oldest: float, members: dict[str, Any], fields: str = "") -> Lasting:
+        heads = self._heads if finding.snapshot.unknown is None else self._heads_of_unknown
+        return Lasting(heads, finding.as_of, finding.age, oldest, *answers.parted(members), fields)
 
     async def one(self, request: web.Request) -> web.Response:
         """Answer one check, with ``?wait=`` once the customer is entitled or that much time has passed."""
@@ -111,6 +157,11 @@ class Checks:
         if known is not None and any(etag.value in (tag, "*") for etag in known):
             return web.Response(status=304, headers=headers)
         return answers.json(answers.entitlements(finding), headers)
+
+
+def canonical(path: str) -> str:
+    """Return a route's template, as aiohttp calls it: without the patterns of its parts."""
+    return re.sub(":[^}]*}", "}", path)
 
 
 REFRESHED = Wishes(max_age=0.0)

@@ -28,22 +28,39 @@ def head_limit() -> Middleware:
     return guard
 
 
-def host_guard(allowed: Iterable[str]) -> Middleware:
-    """Refuse hosts that are not ``allowed``: a web page whose name was rebound to this address must get nothing.
+class Gate:
+    """Who may ask: callers under one of the names in ``allowed``, with what is the ``token`` just then, if there is one.
 
-    ``X-Forwarded-Host`` is never looked at: whoever can send it can send anything. A request without ``Host`` is not
-    a browser's (RFC 9112 §3.2 demands one from HTTP/1.1 on) and passes.
+    A web page whose name was rebound to this address must get nothing, so other names are refused. ``X-Forwarded-Host``
+    is never looked at: whoever can send it can send anything. A request without ``Host`` is not a browser's (RFC 9112
+    §3.2 demands one from HTTP/1.1 on) and passes.
+
+    The token may come as a bearer token (RFC 6750 §2.1), as the official Stripe SDKs send their key, or as the user name
+    of basic authentication (RFC 7617), as ``curl -u key:`` does. It is compared in constant time.
     """
-    names = frozenset(name.lower() for name in allowed)
+
+    def __init__(self, allowed: Iterable[str], token: Callable[[], str] | None = None) -> None:
+        names = frozenset(name.lower() for name in allowed)
+        self._names = None if "*" in names else names
+        self._token = token
+
+    def check(self, host: str | None, authorization: str) -> None:
+        """Let a caller pass who sent these fields.
+
+        :raises NotAllowed: when the caller may not.
+        """
+        if host is not None and self._names is not None and without_port(host.lower()) not in self._names:
+            raise NotAllowed("host_not_allowed", f"Host {host[:80]!r} is not among allowed_hosts", status=421)
+        if self._token is None:
+            return
+        if not hmac.compare_digest(credential(authorization), self._token().encode()):
+            raise NotAllowed("unauthorized", "the token is missing or wrong (Authorization: Bearer …)", status=401)
 
     @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        host = request.headers.get("Host")
-        if host is not None and "*" not in names and without_port(host.lower()) not in names:
-            raise NotAllowed("host_not_allowed", f"Host {host[:80]!r} is not among allowed_hosts", status=421)
+    async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer those who may ask."""
+        self.check(request.headers.get("Host"), request.headers.get("Authorization", ""))
         return await handler(request)
-
-    return guard
 
 
 def without_port(host: str) -> str:
@@ -63,22 +80,6 @@ def read_token(text: str) -> str:
     if CONTROL.search(token):
         raise ValueError("has more than one line, or characters that no header can hold")
     return token
-
-
-def token_guard(token: Callable[[], str]) -> Middleware:
-    """Refuse callers without what is the ``token`` just then, compared in constant time.
-
-    It may come as a bearer token (RFC 6750 §2.1), as the official Stripe SDKs send their key, or as the user name of
-    basic authentication (RFC 7617), as ``curl -u key:`` does.
-    """
-
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not hmac.compare_digest(credential(request.headers.get("Authorization", "")), token().encode()):
-            raise NotAllowed("unauthorized", "the token is missing or wrong (Authorization: Bearer …)", status=401)
-        return await handler(request)
-
-    return guard
 
 
 def credential(authorization: str) -> bytes:

@@ -4,12 +4,15 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from sidecar.api.connections import Connection, Patience
+from sidecar.api.connections import Handler, Patience
+from sidecar.api.front import Front
+from sidecar.api.shortcuts import Shortcuts
 from sidecar.errors import BadSettings
 from sidecar.kit.address import Address
 from sidecar.kit.door import Door
@@ -103,15 +106,12 @@ def identity(path: Path) -> tuple[int, ...] | None:
 
 
 class Site(web.BaseSite):
-    """One socket, served by an application to those who come through ``door``."""
+    """One socket; ``protocol`` makes what serves a connection."""
 
-    def __init__(
-        self, runner: web.AppRunner, bound: socket.socket, door: Door, patience: Patience | None = None
-    ) -> None:
+    def __init__(self, runner: web.AppRunner, bound: socket.socket, protocol: Callable[[], Front]) -> None:
         super().__init__(runner, backlog=BACKLOG)
         self._bound = bound
-        self._door = door
-        self._patience = patience or Patience()
+        self._protocol = protocol
 
     @property
     def name(self) -> str:
@@ -121,32 +121,32 @@ class Site(web.BaseSite):
     async def start(self) -> None:
         """Begin to accept connections."""
         await super().start()
-        loop, server = asyncio.get_running_loop(), self._runner.server
-        if server is None:
-            raise RuntimeError("the runner is set up before its sites start")
-
-        def connection() -> Connection:
-            return Connection(server, self._door, self._patience, loop=loop)
-
+        loop = asyncio.get_running_loop()
         if self._bound.family == socket.AF_UNIX:
-            self._server = await loop.create_unix_server(connection, sock=self._bound, backlog=self._backlog)
+            self._server = await loop.create_unix_server(self._protocol, sock=self._bound, backlog=self._backlog)
         else:
-            self._server = await loop.create_server(connection, sock=self._bound, backlog=self._backlog)
+            self._server = await loop.create_server(self._protocol, sock=self._bound, backlog=self._backlog)
 
 
 class Served:
-    """An application on its sockets, from ``open`` to ``drain`` and ``close``."""
+    """An application, and its shortcuts, on its sockets, from ``open`` to ``drain`` and ``close``."""
 
-    def __init__(self, app: web.Application, door: Door, patience: Patience | None = None) -> None:
+    def __init__(
+        self, app: web.Application, door: Door, shortcuts: Shortcuts | None = None, *, patience: Patience | None = None
+    ) -> None:
         self._runner = web.AppRunner(app, shutdown_timeout=MOMENT)
         self._door = door
-        self._patience = patience
+        self._shortcuts = shortcuts or Shortcuts.none()
+        self._patience = patience or Patience()
 
     async def open(self, sockets: list[socket.socket]) -> None:
         """Begin to answer on ``sockets``."""
         await self._runner.setup()
+        server, loop = self._server(), asyncio.get_running_loop()
+        handler = partial(Handler, server, loop=loop)
+        protocol = partial(Front, handler, self._shortcuts, self._door, self._patience, loop)
         for bound in sockets:
-            await Site(self._runner, bound, self._door, self._patience).start()
+            await Site(self._runner, bound, protocol).start()
 
     async def drain(self, until: float) -> None:
         """Let nobody in, close what is idle, end what only waits, and give answers under way time ``until`` then.
@@ -156,12 +156,9 @@ class Served:
         await asyncio.sleep(0)  # else asyncio would lose a connection that it has accepted but not yet made
         for site in self._runner.sites:
             await site.stop()
-        server = self._runner.server
-        if server is None:
-            raise RuntimeError("what is drained was opened")
+        server = self._server()
         await asyncio.sleep(MOMENT)  # who came a moment ago is let in, and its request begins to be handled
         self._door.shut()
-        server.pre_shutdown()
         await self._runner.shutdown()
         try:
             async with asyncio.timeout_at(until):
@@ -175,3 +172,9 @@ class Served:
     async def close(self) -> None:
         """Close what is left and clean up; without ``drain`` before, this is an end in haste."""
         await self._runner.cleanup()
+
+    def _server(self) -> web.Server:
+        server = self._runner.server
+        if server is None:
+            raise RuntimeError("it is not open")
+        return server

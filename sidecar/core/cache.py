@@ -4,7 +4,7 @@ Most customers of an application hold one of a few plans, so the list of feature
 once. What remains per customer (ids, times, the entries of the containers) is added up item by item by ``weigh``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from sys import getsizeof
 
@@ -74,11 +74,15 @@ class Plans:
 
 
 class Cache:
-    """Snapshots by customer; the least recently asked go first when ``max_bytes`` are used up."""
+    """Snapshots by customer; the least recently asked go first when ``max_bytes`` are used up.
+
+    The functions in ``then`` are called when something else is remembered than before.
+    """
 
     def __init__(self, max_bytes: int, watermarks: Watermarks) -> None:
         self.max_bytes = max_bytes
         self.evictions = 0
+        self.then: list[Callable[[], None]] = []
         self._watermarks = watermarks
         self._plans = Plans()
         self._kept: LRUCache[Customer, Snapshot] = LRUCache(max_bytes, getsizeof=weigh)
@@ -134,6 +138,8 @@ class Cache:
     def _place(self, snapshot: Snapshot, old: Snapshot | None) -> None:
         if old is not None:
             self._plans.release(self._kept.pop(old.customer).plan)
+        for tell in self.then:
+            tell()
         snapshot = replace(snapshot, plan=self._plans.share(snapshot.plan))
         size = weigh(snapshot)
         if size + weigh_plan(snapshot.plan) > self.max_bytes:  # the others need not make room in vain

@@ -8,6 +8,7 @@ import asyncio
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
+from typing import Any, NamedTuple
 
 from sidecar.core import globs
 from sidecar.core.recall import Recall
@@ -18,7 +19,7 @@ from sidecar.core.wishes import NO_WISHES, Wishes
 from sidecar.errors import NoAnswer, TimedOut, UpstreamError
 from sidecar.kit.clock import Clock
 from sidecar.kit.spans import Span, Spans, no_span
-from sidecar.kit.tally import Tally
+from sidecar.kit.tally import Count, Tally
 from sidecar.model import (
     Customer,
     Decision,
@@ -51,13 +52,23 @@ class Policies:
         self.matching = globs.by_glob(by_glob, Policy.DENY)
 
 
+class Sure(NamedTuple):
+    """A list that may be answered from without a second thought, and up to which age that is so, in seconds."""
+
+    snapshot: Snapshot
+    as_of: float
+    age: float
+    oldest: float
+
+
 class Checker:
     """Answer from memory while it may be trusted, wait for a flight when it may not."""
 
     def __init__(
         self, recall: Recall, refresher: Refresher, vigil: Vigil, *, trust: Trust, policies: Policies, clock: Clock
     ) -> None:
-        self.decisions = {(reason, source): 0 for reason in Reason for source in Source}
+        self._decisions = {(reason, source): 0 for reason in Reason for source in Source}
+        self.hits = (Count(), Count())
         self.policy_answers = dict.fromkeys(Policy, 0)
         self.ages = Tally(AGES)
         self.durations = Tally(DURATIONS)
@@ -71,6 +82,58 @@ class Checker:
         self._vigil = vigil
         self._trust = trust
         self._clock = clock
+
+    def sure(self, customer_id: str) -> Sure | None:
+        """Return a list that is known, fresh, not due and without news, of a customer of the key's own account.
+
+        Then ``glance`` would find the same for who wishes nothing, and begin nothing. This is its fast way for what is
+        asked most; None says nothing.
+        """
+        key: Any = (customer_id, None)  # equals the Customer, and takes a quarter of its time to make
+        snapshot = self._cache.get(key)
+        if snapshot is None or snapshot.dirty is not None or snapshot.unknown is not None:
+            return None
+        trust, as_of = self._trust, snapshot.taken_at
+        since, until = trust.newest()
+        if since > as_of:
+            return None
+        audit_at = as_of + trust.unread_for
+        as_of = max(as_of, until)
+        age, oldest = self._clock() - as_of, min(trust.undoubted_for, audit_at - as_of)
+        return Sure(snapshot, as_of, age, oldest) if 0.0 <= age <= oldest else None
+
+    def hit(self, customer_id: str, lookup_key: str) -> tuple[bool, Sure] | None:
+        """Answer a question from a list that is ``sure``: entitled or not."""
+        sure = self.sure(customer_id)
+        if sure is None:
+            return None
+        entitled = lookup_key in sure.snapshot.plan.lookup_keys
+        self.hits[entitled].n += 1
+        self.ages.add(sure.age)
+        return entitled, sure
+
+    def look(self, customer: Customer, wishes: Wishes = NO_WISHES) -> tuple[Finding, float] | None:
+        """Return a snapshot out of memory that this caller may be answered from at once.
+
+        With it goes the age in seconds up to which others may be, as long as memory stays as it is: -1 for this one only.
+        """
+        sure = self.sure(customer.id) if wishes is NO_WISHES and customer.account is None else None
+        if sure is None:
+            finding, oldest = self.glance(customer, wishes), -1.0
+        else:
+            finding, oldest = Finding(sure.snapshot, Source.MEMORY, sure.as_of, sure.age, stale=False), sure.oldest
+        if finding is None:
+            return None
+        self.ages.add(finding.age)
+        return finding, oldest
+
+    @property
+    def decisions(self) -> dict[tuple[Reason, Source], int]:
+        """Answers given, by reason and source."""
+        found = dict(self._decisions)
+        for reason, count in zip((Reason.NOT_ENTITLED, Reason.ENTITLED), self.hits, strict=True):
+            found[reason, Source.MEMORY] += count.n
+        return found
 
     def glance(self, customer: Customer, wishes: Wishes = NO_WISHES, lookup_key: str | None = None) -> Finding | None:
         """Return what memory may answer at once, starting a refresh when it is due; None when it may not answer.
@@ -169,7 +232,7 @@ class Checker:
         return decide(finding, lookup_key)
 
     def _count(self, decision: Decision, began: float) -> Decision:
-        self.decisions[decision.reason, decision.source] += 1
+        self._decisions[decision.reason, decision.source] += 1
         if decision.finding is not None:
             self.ages.add(decision.finding.age)
         if decision.policy is not None:

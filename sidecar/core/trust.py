@@ -1,5 +1,6 @@
 """How far what is in memory may be trusted, and when it is due to be read again."""
 
+from math import inf
 from zlib import crc32
 
 from sidecar.core.globs import by_glob
@@ -21,6 +22,10 @@ class Trust:
         self._least_stale_for = freshness.least_stale_for
         self._stale_for = by_glob(freshness.stale_for_by_glob, freshness.stale_for)
         self._seed = seed
+        audit_every = freshness.audit_every
+        self.undoubted_for = min(AHEAD * freshness.fresh_for, self._least_stale_for)
+        self.unread_for = AUDIT * audit_every if audit_every else inf
+        self.newest = watermarks.newest
 
     def bounds(self, snapshot: Snapshot | None, lookup_key: str | None = None) -> tuple[float, float]:
         """Return the ages in seconds up to which a snapshot is fresh, and up to which it may be answered stale.

@@ -4,20 +4,32 @@ A watermark vouches only for lists that were taken since the feed has been readi
 too long to be read up on, a new span begins; what the old one vouched for stays vouched for, and gets no younger.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import inf
 
-from sidecar.model import Snapshot, Spans, advanced, begun, verified_at
+from sidecar.model import Snapshot, Span, Spans, advanced, begun, verified_at
+
+NO_SPAN = Span(-inf, -inf)
 
 
 class Watermarks:
-    """The spans of each account's feed, the newest last; ``spans`` are those that an earlier process left."""
+    """The spans of each account's feed, the newest last; ``spans`` are those that an earlier process left.
+
+    The functions in ``then`` are called when they change.
+    """
 
     def __init__(self, spans: Mapping[str | None, Spans] | None = None) -> None:
+        self.then: list[Callable[[], None]] = []
         self._spans: dict[str | None, Spans] = dict(spans or {})
 
     def spans(self, account: str | None) -> Spans:
         """Return the account's spans."""
         return self._spans.get(account, ())
+
+    def newest(self, account: str | None = None) -> Span:
+        """Return the account's last span, or one that vouches for nothing."""
+        spans = self._spans.get(account)
+        return spans[-1] if spans else NO_SPAN
 
     def accounts(self) -> list[str | None]:
         """Return the accounts that have a watermark; None is the key's own."""
@@ -30,11 +42,16 @@ class Watermarks:
 
     def begin(self, account: str | None, since: float) -> None:
         """Start a span: changes from ``since`` on will be heard of, those before may have been missed."""
-        self._spans[account] = begun(self.spans(account), since)
+        self._set(account, begun(self.spans(account), since))
 
     def advance(self, account: str | None, until: float) -> None:
         """Note that every change of the account up to ``until`` has been heard of."""
-        self._spans[account] = advanced(self._spans[account], until)
+        self._set(account, advanced(self._spans[account], until))
+
+    def _set(self, account: str | None, spans: Spans) -> None:
+        self._spans[account] = spans
+        for tell in self.then:
+            tell()
 
     def verified_at(self, snapshot: Snapshot) -> float:
         """Return the latest moment, in Unix seconds, at which ``snapshot`` is known to have been true."""

@@ -15,6 +15,10 @@ class Guest(Protocol):
         """Return since when nothing was under way, by a clock that all guests share; None while something is."""
         ...
 
+    def finish(self) -> None:
+        """Leave when what is under way is done, at once if nothing is."""
+        ...
+
     def leave(self, why: str) -> None:
         """Leave at once: for one of the ``REASONS``, or because all have to."""
         ...
@@ -57,8 +61,10 @@ class Door:
         guest.leave(why)
 
     def shut(self) -> None:
-        """Let nobody in any more."""
+        """Let nobody in any more, and have all leave who are done, now or later."""
         self._shut = True
+        for guest in list(self._inside):
+            guest.finish()
 
     async def emptied(self) -> None:
         """Wait until nobody is inside."""

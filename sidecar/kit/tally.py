@@ -1,7 +1,17 @@
-"""A histogram of plain integers, cheap enough for the hottest path; a scrape makes the metric of it."""
+"""Counts and histograms of plain integers, cheap enough for the hottest path; a scrape makes the metric of it."""
 
 from bisect import bisect_left
 from collections.abc import Iterable
+from math import inf
+
+
+class Count:
+    """A number that is counted up, and may be held by several who do: ``n``."""
+
+    __slots__ = ("n",)
+
+    def __init__(self) -> None:
+        self.n = 0
 
 
 class Tally:
@@ -23,10 +33,15 @@ class Tally:
         self.counts[bisect_left(self.bounds, value)] += times
         self.sum += value * times
 
+    def bucket(self, value: float) -> tuple[int, float]:
+        """Return where ``value`` is counted, and the largest value that is counted there too."""
+        index = bisect_left(self.bounds, value)
+        return index, self.bounds[index] if index < len(self.bounds) else inf
+
     def cumulative(self) -> list[tuple[float, int]]:
         """Return (bound, observations at or below it) pairs, the last bound being infinity."""
         total, pairs = 0, []
-        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
+        for bound, count in zip((*self.bounds, inf), self.counts, strict=True):
             total += count
             pairs.append((bound, total))
         return pairs

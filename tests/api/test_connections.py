@@ -59,7 +59,7 @@ async def serving(patience: Patience, most: int = 100) -> AsyncIterator[Server]:
     """Serve; in the end nothing is left of it, not even a task."""
     before = asyncio.all_tasks()
     app, door = web.Application(), Door(most)
-    served = Served(app, door, patience)
+    served = Served(app, door, patience=patience)
     with bind(Address("127.0.0.1", 0)) as bound:
         found = Server(bound.getsockname()[1], door, served)
         routes = {"/": small, "/big": big, "/endless": endless, "/hold": found.hold}

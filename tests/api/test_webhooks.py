@@ -15,7 +15,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.api.listening import Site, bind
+from sidecar.api.listening import Served, bind
 from sidecar.api.problems import problems
 from sidecar.api.webhooks import OUTCOMES, Webhooks
 from sidecar.kit.address import Address
@@ -89,14 +89,12 @@ async def receiving(*secrets: str, livemode: bool = False) -> AsyncIterator[Rece
     webhooks = Webhooks(lambda: secrets or (OLD,), livemode=livemode, hear=heard.hear, hurry=heard.hurry, clock=clock)
     app = web.Application(client_max_size=LIMIT, middlewares=[problems])
     app.add_routes(webhooks.routes())
-    runner = web.AppRunner(app)
-    await runner.setup()
-    bound = bind(Address("127.0.0.1", 0))
+    served, bound = Served(app, Door(100)), bind(Address("127.0.0.1", 0))
     try:
-        await Site(runner, bound, Door(100)).start()
+        await served.open([bound])
         yield Receiver(webhooks, heard, clock, bound.getsockname()[1])
     finally:
-        await runner.cleanup()
+        await served.close()
 
 
 def signed(body: bytes, secret: str = OLD, at: int = NOW) -> bytes:

@@ -20,6 +20,9 @@ class Guest:
         self.looked += 1
         return self.idle
 
+    def finish(self) -> None:
+        self.why = "finished"
+
     def leave(self, why: str) -> None:
         self.why = why
 

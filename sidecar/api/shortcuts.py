@@ -1,0 +1,230 @@
+"""Requests that are answered at once, as text: no object of aiohttp's is made for them.
+
+A surface registers a ``Shortcut`` for what it can answer out of memory. Whatever is not surely simple, allowed and in
+memory gets no answer here, and is then asked of aiohttp's handlers, as if nothing had been: so a shortcut never
+refuses, and never waits.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from math import ceil
+from typing import Final, NamedTuple, Self
+
+from sidecar.api.guards import Gate
+from sidecar.api.questions import account_id
+from sidecar.api.request_ids import ACCEPTABLE, HEADER
+from sidecar.core.wishes import NO_WISHES, Wishes, wishes
+from sidecar.errors import SidecarError
+from sidecar.kit.clock import Clock
+from sidecar.kit.request_id import request_id
+from sidecar.kit.tally import Count, Tally
+from sidecar.wire import END, Heads, read_fields
+
+MOST_SAID = 256
+"""Blocks of header fields that are remembered: a client sends the same one with all its requests."""
+
+MOST_READY = 2048
+"""Answers that are kept to be repeated: each takes about 1 KiB, and is good for a second."""
+
+ENOUGH = 64 << 10
+"""Bytes of answers that are written at once, as many as a transport takes before it asks to wait."""
+
+LONG_WAY = frozenset({"content-length", "stripe-context", "if-none-match"})
+"""Fields that other parts than this one understand."""
+
+
+class Said(NamedTuple):
+    """What a block of header fields says to us: which account, how old an answer, what the request is called."""
+
+    account: str | None = None
+    wishes: Wishes = NO_WISHES
+    request_id: str | None = None
+    is_nothing: bool = False
+
+
+NOTHING = Said(is_nothing=True)
+
+
+UNTOLD = Count()
+"""Counts what is counted elsewhere."""
+
+DIGITS: Final = tuple(b"%03d" % number for number in range(1000))
+NO_DIGITS: Final = (b"",) * 1000
+
+
+class Lasting(NamedTuple):
+    """An answer that stays as it is up to the age ``oldest``, but for that age, while memory stays as it is.
+
+    The body is ``before``, the age in seconds, ``after``; ``before`` alone when ``after`` is None. ``heads`` are the heads
+    of such answers, ``fields`` lines that this one has besides. Ages are seconds, ``as_of`` is Unix seconds. ``told`` is
+    counted up for each repetition.
+    """
+
+    heads: Heads
+    as_of: float
+    age: float
+    oldest: float
+    before: bytes
+    after: bytes | None = None
+    fields: str = ""
+    told: Count = UNTOLD
+
+
+Answer = Callable[[re.Match[str], Said], Lasting | None]
+"""Makes an answer of a target and of what is said with it, out of memory; None when there is none."""
+
+
+class Shortcut(NamedTuple):
+    """Requests whose target is like ``pattern``, a regular expression.
+
+    ``asked`` is counted up for each, as it is when aiohttp's route for the same answers.
+    """
+
+    pattern: str
+    asked: Count
+    answer: Answer
+
+
+class Ready(NamedTuple):
+    """The bytes of an answer, but for three digits of its age, and how its repetitions are counted.
+
+    ``oldest`` is the age in seconds up to which they are good, ``thousandths`` what the age has more than those digits.
+    """
+
+    as_of: float
+    oldest: float
+    before: bytes
+    digits: Sequence[bytes]
+    after: bytes
+    thousandths: int
+    bucket: int
+    told: Count
+    asked: Count
+
+
+class Shortcuts:
+    """All shortcuts of a listener, behind the same ``gate`` as its other requests, and counted with them.
+
+    The very same request has the very same answer for the rest of a second, but for the thousandths of its age, unless
+    memory changes. So what was answered is kept until then, and such a request is looked up, not read.
+    """
+
+    def __init__(self, shortcuts: Iterable[Shortcut], gate: Gate, ages: Tally, *, clock: Clock) -> None:
+        self._shortcuts = [
+            (re.compile(f"GET {shortcut.pattern} HTTP/1\\.1\r\n").match, shortcut.answer, shortcut.asked)
+            for shortcut in shortcuts
+        ]
+        self._gate = gate
+        self._ages = ages
+        self._clock = clock
+        self._ready: dict[bytes, Ready] = {}
+        self._said: dict[str, Said] = {}
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return those of a listener that has none."""
+        return cls((), Gate(()), Tally(()), clock=float)
+
+    def forget(self) -> None:
+        """Answer nothing as before: something else is in memory."""
+        self._ready.clear()
+
+    def distrust(self) -> None:
+        """Read all fields again: the token is another one."""
+        self._said.clear()
+        self._ready.clear()
+
+    def answer(self, data: bytes) -> bytes | None:
+        """Return the answer to ``data`` when that is exactly one request, and one that has its answer here."""
+        ready = self._ready.get(data)
+        if ready is not None:
+            as_of, oldest, before, digits, after, thousandths, bucket, told, asked = ready
+            age = self._clock() - as_of
+            if age <= oldest:
+                told.n += 1
+                asked.n += 1
+                ages = self._ages
+                ages.counts[bucket] += 1
+                ages.sum += age
+                return before + digits[ceil(age * 1000) - thousandths] + after
+        return self._find(data)
+
+    def answers(self, data: bytes) -> tuple[bytes, int]:
+        """Return the answers to the requests at the start of ``data``, and of how many bytes those are.
+
+        They end with the first that has none here, and when there is much to be read already: there may be more behind
+        what is asked than the connection takes at once.
+        """
+        found: list[bytes] = []
+        size, at = 0, 0
+        while size < ENOUGH and (end := data.find(b"\r\n\r\n", at) + len(END)) >= len(END):
+            answer = self.answer(data[at:end])
+            if answer is None:
+                break
+            found.append(answer)
+            size, at = size + len(answer), end
+        return b"".join(found), at
+
+    def _find(self, data: bytes) -> bytes | None:
+        text = data.decode("latin-1")
+        for matching, answer, asked in self._shortcuts:
+            match = matching(text)
+            if match is None:
+                continue
+            block = text[match.end() :]
+            said = self._said.get(block) or self._read(block)
+            if said is None:
+                return None
+            lasting = answer(match, said) if said.request_id is None else called(said.request_id, answer, match, said)
+            if lasting is None:
+                return None
+            asked.n += 1
+            ready = self._made(lasting, asked)
+            if lasting.age < ready.oldest and said.request_id is None:
+                if len(self._ready) >= MOST_READY:
+                    self._ready.clear()
+                self._ready[data] = ready
+            return ready.before + ready.digits[ceil(lasting.age * 1000) - ready.thousandths] + ready.after
+        return None
+
+    def _made(self, lasting: Lasting, asked: Count) -> Ready:
+        """Return the bytes of an answer, and how long they are good."""
+        heads, as_of, age, oldest, before, after, fields, told = lasting
+        whole, more = divmod(ceil(age * 1000), 1000)
+        bucket, bound = self._ages.bucket(age)
+        oldest = min(oldest, bound, whole + 0.998) if more else -1.0  # exactly ``whole`` is a second less in the head
+        head = f"{heads.at(as_of + age, whole + bool(more))}{fields}Content-Length: "
+        if after is None:
+            start = f"{head}{len(before)}\r\n\r\n".encode() + before
+            return Ready(as_of, oldest, start, NO_DIGITS, b"", whole * 1000, bucket, told, asked)
+        seconds = b"%d." % whole
+        start = f"{head}{len(before) + len(seconds) + 3 + len(after)}\r\n\r\n".encode() + before + seconds
+        return Ready(as_of, oldest, start, DIGITS, after, whole * 1000, bucket, told, asked)
+
+    def _read(self, block: str) -> Said | None:
+        """Return what ``block`` says, and remember it; None when it is not simple, or not allowed."""
+        fields = read_fields(block)
+        if fields is None or "host" not in fields or not fields.keys().isdisjoint(LONG_WAY):
+            return None
+        try:
+            self._gate.check(fields["host"], fields.get("authorization", ""))
+            account = account_id(fields["stripe-account"]) if "stripe-account" in fields else None
+            said = Said(account, wishes(fields.get("cache-control")), fields.get(HEADER.lower()))
+        except SidecarError:
+            return None
+        if said.request_id is not None:
+            return said if ACCEPTABLE.fullmatch(said.request_id) else said._replace(request_id=None)
+        if len(self._said) >= MOST_SAID:
+            self._said.clear()
+        self._said[block] = said = NOTHING if said == Said() else said
+        return said
+
+
+def called(name: str, answer: Answer, match: re.Match[str], said: Said) -> Lasting | None:
+    """Return the answer to a request that its caller calls ``name``, with that among its fields."""
+    token = request_id.set(name)
+    try:
+        found = answer(match, said)
+    finally:
+        request_id.reset(token)
+    return found and found._replace(fields=f"{found.fields}{HEADER}: {name}\r\n")
