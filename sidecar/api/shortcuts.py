@@ -175,7 +175,12 @@ class Shortcuts:
             said = self._said.get(block) or self._read(block)
             if said is None:
                 return None
-            lasting = answer(match, said) if said.request_id is None else called(said.request_id, answer, match, said)
+            try:
+                lasting = (
+                    answer(match, said) if said.request_id is None else called(said.request_id, answer, match, said)
+                )
+            except SidecarError:  # what is refused is refused by aiohttp's handler
+                return None
             if lasting is None:
                 return None
             asked.n += 1

@@ -83,7 +83,11 @@ class Checker:
         self._trust = trust
         self._clock = clock
 
-    def sure(self, customer_id: str) -> Sure | None:
+    def now(self) -> float:
+        """Return the time, in Unix seconds, for those who ask about several customers at once."""
+        return self._clock()
+
+    def sure(self, customer_id: str, now: float) -> Sure | None:
         """Return a list that is known, fresh, not due and without news, of a customer of the key's own account.
 
         Then ``glance`` would find the same for who wishes nothing, and begin nothing. This is its fast way for what is
@@ -99,12 +103,12 @@ class Checker:
             return None
         audit_at = as_of + trust.unread_for
         as_of = max(as_of, until)
-        age, oldest = self._clock() - as_of, min(trust.undoubted_for, audit_at - as_of)
+        age, oldest = now - as_of, min(trust.undoubted_for, audit_at - as_of)
         return Sure(snapshot, as_of, age, oldest) if 0.0 <= age <= oldest else None
 
     def hit(self, customer_id: str, lookup_key: str) -> tuple[bool, Sure] | None:
         """Answer a question from a list that is ``sure``: entitled or not."""
-        sure = self.sure(customer_id)
+        sure = self.sure(customer_id, self._clock())
         if sure is None:
             return None
         entitled = lookup_key in sure.snapshot.plan.lookup_keys
@@ -112,12 +116,18 @@ class Checker:
         self.ages.add(sure.age)
         return entitled, sure
 
+    def count(self, age: float, *, entitled: int, not_entitled: int) -> None:
+        """Count answers that others gave from one ``sure`` list."""
+        self.hits[True].n += entitled
+        self.hits[False].n += not_entitled
+        self.ages.add(age, entitled + not_entitled)
+
     def look(self, customer: Customer, wishes: Wishes = NO_WISHES) -> tuple[Finding, float] | None:
         """Return a snapshot out of memory that this caller may be answered from at once.
 
         With it goes the age in seconds up to which others may be, as long as memory stays as it is: -1 for this one only.
         """
-        sure = self.sure(customer.id) if wishes is NO_WISHES and customer.account is None else None
+        sure = self.sure(customer.id, self._clock()) if wishes is NO_WISHES and customer.account is None else None
         if sure is None:
             finding, oldest = self.glance(customer, wishes), -1.0
         else:
