@@ -100,8 +100,8 @@ class Batches:
     def __init__(self, checker: Checker) -> None:
         self._checker = checker
         self._moments = answers.Moments()
-        self._entitled = Keys('"entitled":true,"reason":"entitled",')
-        self._not_entitled = Keys('"entitled":false,"reason":"not_entitled",')
+        self._entitled = Keys('"entitled":true,"reason":"entitled"')
+        self._not_entitled = Keys('"entitled":false,"reason":"not_entitled"')
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of this surface."""
@@ -141,10 +141,10 @@ class Batches:
                 if group is None or len(check) != 2:
                     pass
                 elif key in group.lookup_keys:
-                    text = f"{group.before}{entitled[key]}{group.after}"
+                    text = f"{group.before}{entitled[key]},{group.after}"
                     group.entitled += 1
                 else:
-                    text = f"{group.before}{not_entitled[key]}{group.after}"
+                    text = f"{group.before}{not_entitled[key]},{group.after}"
                     group.not_entitled += 1
             except (KeyError, TypeError, Malformed):  # it is read again, with the words to refuse it
                 pass
