@@ -13,7 +13,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from sidecar.core.cache import EMPTY_CONTAINER, NODE, Cache, Key, container_of, weigh, weigh_feature, weigh_plan
+from sidecar.core.cache import (
+    EMPTY_CONTAINER,
+    NODE,
+    Cache,
+    Key,
+    container_of,
+    of_text,
+    weigh,
+    weigh_feature,
+    weigh_plan,
+)
 from sidecar.core.watermarks import Watermarks
 from sidecar.model import NOTHING, Customer, Dirty, Feature, Plan, Snapshot, Unknown, packed
 from tests.core.fetching import ADA, BOB, held, unknown
@@ -534,6 +544,15 @@ def test_a_customer_with_nothing_still_weighs_something() -> None:
     """Empty lists are bounded as well, or a million of them would be free."""
     assert weigh(Snapshot(ADA, 1.0)) > 200
     assert weigh_plan(NOTHING) > 0
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_no_text_takes_more_than_is_counted(text: str) -> None:
+    """Whatever its characters; before its UTF-8 was asked for, which it then keeps, and after."""
+    counted = of_text(text)
+    assert getsizeof(text) <= counted
+    orjson.dumps(text)
+    assert getsizeof(text) <= counted == of_text(text)
 
 
 def test_all_that_is_remembered_can_be_told() -> None:
