@@ -20,7 +20,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from sidecar.kit.clock import steady_clock
-from sidecar.model import Customer, Feature, Plan, Snapshot
+from sidecar.model import Customer, Feature, Plan, Snapshot, packed
 from sidecar.stores.codec import Checksum, Codec
 from sidecar.stores.database import Batch, Database
 from tests.bench.processes import Cores, Failed, started
@@ -49,7 +49,9 @@ def fill(path: Path, customers: int) -> float:
     database.open(now)
     for start in range(0, customers, 20_000):
         names = (Customer(f"cus_{number:014}") for number in range(start, min(customers, start + 20_000)))
-        lists = {one: Snapshot(one, now, PLAN, tuple(f"ent_test_{one.id}_{n:08}" for n in range(5))) for one in names}
+        lists = {
+            one: Snapshot(one, now, PLAN, packed([f"ent_test_{one.id}_{n:08}" for n in range(5)])) for one in names
+        }
         database.apply(Batch(lists, {}, {}, frozenset()), now)
     database.close()
     return perf_counter() - began

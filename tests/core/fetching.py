@@ -20,6 +20,7 @@ from sidecar.model import (
     Policy,
     Snapshot,
     Unknown,
+    packed,
 )
 from sidecar.settings import Freshness
 from sidecar.stores.memory import Memory
@@ -34,7 +35,7 @@ FRESHNESS = Freshness(fresh_for=300, stale_for=86400, unknown_for=60, dirty_wait
 def held(customer: Customer, taken_at: float, *lookup_keys: str) -> Snapshot:
     """Return a snapshot with an entitlement for each lookup key."""
     plan = Plan.of(tuple(Feature(f"feat_{key}", key) for key in lookup_keys))
-    return Snapshot(customer, taken_at, plan, tuple(f"ent_{customer.id}_{key}" for key in lookup_keys))
+    return Snapshot(customer, taken_at, plan, packed([f"ent_{customer.id}_{key}" for key in lookup_keys]))
 
 
 def unknown(customer: Customer, taken_at: float, message: str = "No such customer") -> Snapshot:

@@ -174,7 +174,7 @@ def the_old_is_not_marked(glance):
 
     def glance_unmarked(*question):
         found = glance(*question)
-        return None if found is None else replace(found, stale=False)
+        return None if found is None else found._replace(stale=False)
 
     return glance_unmarked
 
