@@ -6,10 +6,11 @@ import shutil
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from tests.bench.generator import Job
-from tests.bench.processes import Cores, Failed, cpu_seconds, output_of, resident_bytes
+from tests.bench.processes import Cores, Failed, busy_seconds, cpu_seconds, output_of, resident_bytes
 from tests.bench.questions import Question
 from tests.bench.servers import Server
 
@@ -73,6 +74,8 @@ class Round:
     server_cpu_seconds: float
     load_cpu_seconds: float
     resident_bytes: int
+    theirs: float
+    """Share of both cores that neither used: somebody else's."""
     wanted: float | None = None
     """How many were to be asked, where there was a rate."""
     lag_p99_us: float = 0.0
@@ -131,9 +134,12 @@ class Asking:
         :raises Failed: when an answer was an error, or a connection broke, or nothing was answered.
         """
         command = self.command(server, question, load)
+        cores = {self.cores.server, self.cores.load}
         server_before, load_before = cpu_seconds(server.pid), reaped_seconds()
+        busy, began = sum(map(busy_seconds, cores)), perf_counter()
         said = output_of(command, core=self.cores.load, log=self.folder / "load.log", seconds=load.seconds + GRACE)
-        server_after, load_after = cpu_seconds(server.pid), reaped_seconds()
+        busy, took = sum(map(busy_seconds, cores)) - busy, perf_counter() - began
+        server_cpu, load_cpu = cpu_seconds(server.pid) - server_before, reaped_seconds() - load_before
         report = report_in(said, server.name)
         return Round(
             requests=report["requests"],
@@ -141,9 +147,10 @@ class Asking:
             p50_us=report["p50"],
             p99_us=report["p99"],
             p999_us=report["p999"],
-            server_cpu_seconds=server_after - server_before,
-            load_cpu_seconds=load_after - load_before,
+            server_cpu_seconds=server_cpu,
+            load_cpu_seconds=load_cpu,
             resident_bytes=resident_bytes(server.pid),
+            theirs=max(0.0, busy - server_cpu - load_cpu) / took / len(cores),
             wanted=report["wanted"] if load.rate else None,
             lag_p99_us=report.get("lag_p99", 0.0),
         )

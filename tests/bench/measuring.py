@@ -78,7 +78,7 @@ def section_of(contest: Contest, rounds: dict[str, list[Round]], absent: list[st
     rows = [Row.of(name, found, decisions[name]) for name, found in rounds.items()]
     is_paced = any(row.wanted_rate for row in rows)
     texts = [paced_cells(row) if is_paced else cells(row, rows, contest.against) for row in rows]
-    cautions = [] if one_core or is_paced else warnings(rows)
+    cautions = [] if one_core else warnings(rows, is_paced=is_paced)
     return Section(
         contest.name,
         contest.title,

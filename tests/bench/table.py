@@ -14,6 +14,8 @@ from tests.bench.load import Round
 WIDTH = 140
 FULL = 0.9
 """Share of a core from which on whoever runs there is the limit."""
+THEIRS = 0.05
+"""Share of the cores from which on it matters that somebody else used them."""
 KEPT = 0.99
 """Share of the questions of a fixed rate that have to be answered for the rate to count as kept."""
 
@@ -62,6 +64,7 @@ class Row:
     resident_bytes: int
     server_busy: float
     load_busy: float
+    theirs: float
     lag_p99_us: float
     wanted_rate: float | None
     decisions: int
@@ -83,6 +86,7 @@ class Row:
             resident_bytes=rounds[-1].resident_bytes,
             server_busy=median(one.server_busy for one in rounds),
             load_busy=median(one.load_busy for one in rounds),
+            theirs=median(one.theirs for one in rounds),
             lag_p99_us=median(one.lag_p99_us for one in rounds),
             wanted_rate=None if wanted is None else wanted / rounds[0].seconds,
             decisions=decisions,
@@ -95,8 +99,8 @@ class Row:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether neither the server nor the load generator had a core to itself: something else used them."""
-        return max(self.server_busy, self.load_busy) < FULL
+        """Whether something else used the cores."""
+        return self.theirs > THEIRS
 
     @property
     def is_kept_up(self) -> bool:
@@ -135,9 +139,9 @@ def paced_cells(row: Row) -> dict[str, str]:
     }
 
 
-def warnings(rows: Sequence[Row]) -> list[str]:
-    """Return what to know before believing the table."""
-    outpaced = [row.name for row in rows if row.is_outpaced]
+def warnings(rows: Sequence[Row], *, is_paced: bool) -> list[str]:
+    """Return what to know before believing the table; with fixed rates the load generator never sleeps."""
+    outpaced = [row.name for row in rows if row.is_outpaced and not is_paced]
     crowded = [row.name for row in rows if row.is_crowded]
     found = []
     if outpaced:
@@ -145,5 +149,7 @@ def warnings(rows: Sequence[Row]) -> list[str]:
             f"The load generator was the limit, so these can do more than the table says: {'; '.join(outpaced)}."
         )
     if crowded:
-        found.append(f"Something else used the cores, so these can do more than the table says: {'; '.join(crowded)}.")
+        most = max(row.theirs for row in rows)
+        who = "all of these" if len(crowded) == len(rows) else "; ".join(crowded)
+        found.append(f"Something else used the cores (up to {most:.0%}), so {who} can do more than the table says.")
     return found
