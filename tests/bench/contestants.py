@@ -32,17 +32,17 @@ def ours(stage: Stage) -> Server:
     """Start this project's sidecar; its budget is larger than usual, so that it soon knows the crowd."""
 
     def start() -> Server:
-        port, path = free_port(), str(stage.folder / "sidecar.sock")
+        port, ops, path = free_port(), free_port(), str(stage.folder / "sidecar.sock")
         variables = {
             "SIDECAR_STRIPE_API_KEY": KEY,
             "SIDECAR_STRIPE_API_BASE": stripe(stage).url,
             "SIDECAR_LISTEN": f"127.0.0.1:{port},unix:{path}",
-            "SIDECAR_OPS_LISTEN": "127.0.0.1:0",
+            "SIDECAR_OPS_LISTEN": f"127.0.0.1:{ops}",
             "SIDECAR_RATE": "10000",
             "SIDECAR_BURST": "1000",
         }
         command = [sys.executable, "-m", "sidecar", "serve"]
-        return Server(OURS, stage.start("sidecar", command, port, variables=variables), port, path)
+        return Server(OURS, stage.start("sidecar", command, port, variables=variables), port, path, ops)
 
     return stage.once(OURS, start)
 

@@ -43,7 +43,7 @@ class Measuring:
         connections = contest.connections or self.effort.connections
         for entry, server in present:
             self.say(f"{contest.title}: warming {entry.name}")
-            self._warm(entry.question, server)
+            self.warm(entry.question, server)
             load = replace(entry.load(connections, WARM_UP), rate=None, plainly=True)
             _ = self.asking.ask(server, entry.question, load)
         for turn in range(self.effort.rounds):
@@ -64,7 +64,7 @@ class Measuring:
                 absent.append(f"Not measured: {entry.name}: {why}.")
         return present, absent
 
-    def _warm(self, question: Question, server: Server) -> None:
+    def warm(self, question: Question, server: Server) -> None:
         """Have all that is needed asked once; nothing that is asked later leaves the server."""
         if len(question.to_warm.paths) > 1:
             load = Load(self.effort.connections, WARMING, once=True)

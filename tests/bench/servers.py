@@ -35,6 +35,8 @@ class Server:
     port: int
     socket: str = ""
     """The path of its unix socket."""
+    ops: int = 0
+    """The port of its metrics."""
 
     @property
     def url(self) -> str:
