@@ -22,7 +22,8 @@ NAMES = (*(contest.name for contest in CONTESTS), *OTHERS)
 
 def measure(options: argparse.Namespace, running: Running) -> list[Section]:
     """Measure what is wanted."""
-    stage, effort = running.stage, Effort(options.rounds, options.seconds, options.connections)
+    stage = running.stage
+    effort = Effort(options.rounds, options.seconds, options.connections, options.warm_up)
     wanted = options.only or NAMES
     running.console.print(
         f"{effort.rounds} × {effort.seconds} s for each line, {effort.connections} connections (batch: 4)."
@@ -48,6 +49,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=at_least_one, default=3, help="how often each line has its turn (3)")
     parser.add_argument("--seconds", type=at_least_one, default=1, help="how long a turn takes (1)")
     parser.add_argument("--connections", type=at_least_one, default=32, help="keep-alive connections (32)")
+    parser.add_argument("--warm-up", type=int, default=1, help="seconds under load before a line's first turn (1)")
     return completed(parser.parse_args(), measure)
 
 

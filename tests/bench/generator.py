@@ -70,8 +70,9 @@ class Run:
 
     def __post_init__(self) -> None:
         self._poll = select.epoll()
-        self._askers = {asker.socket.fileno(): asker for asker in map(Asker, self._connections())}
-        self._idle = deque(self._askers.values())
+        self.askers = [Asker(connection) for connection in self._connections()]
+        self._by_number = {asker.socket.fileno(): asker for asker in self.askers}
+        self._idle = deque(self.askers)
         raw = [request.encode("latin-1") for request in self.job.requests]
         self._questions = iter(raw) if self.job.once else cycle(raw)
 
@@ -90,7 +91,7 @@ class Run:
         while (now := perf_counter()) < until and not self.over:
             ask_all_due(now)
             for number, _ in self._poll.poll(patience):
-                self._hear(self._askers[number])
+                self._hear(self._by_number[number])
         took = perf_counter() - begun
         wanted = self.job.rate * self.job.seconds if self.job.rate else len(self.latencies)
         return {
@@ -101,12 +102,18 @@ class Run:
             **self.errors,
         }
 
+    def close(self) -> None:
+        """Close the connections."""
+        for asker in self.askers:
+            asker.socket.close()
+        self._poll.close()
+
     def _at_once(self, now: float) -> None:
         """Let everybody ask who waits for nothing."""
         while self._idle:
             question = next(self._questions, None)
             if question is None:
-                self.over = len(self._idle) == len(self._askers)
+                self.over = len(self._idle) == len(self.askers)
                 return
             self._ask(question, now)
 

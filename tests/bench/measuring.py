@@ -12,8 +12,6 @@ from tests.bench.questions import Question
 from tests.bench.servers import Absent, Server, Stage
 from tests.bench.table import Row, Section, cells, paced_cells, warnings
 
-WARM_UP = 1
-"""Seconds under load before the first round."""
 WARMING = 120
 """Seconds that a server gets to learn of the crowd."""
 
@@ -25,6 +23,8 @@ class Effort:
     rounds: int = 3
     seconds: int = 1
     connections: int = 32
+    warm_up: int = 1
+    """Seconds under load before the first round."""
 
 
 @dataclass(slots=True)
@@ -44,8 +44,9 @@ class Measuring:
         for entry, server in present:
             self.say(f"{contest.title}: warming {entry.name}")
             self.warm(entry.question, server)
-            load = replace(entry.load(connections, WARM_UP), rate=None, plainly=True)
-            _ = self.asking.ask(server, entry.question, load)
+            if self.effort.warm_up:
+                load = replace(entry.load(connections, self.effort.warm_up), rate=None, plainly=True)
+                _ = self.asking.ask(server, entry.question, load)
         for turn in range(self.effort.rounds):
             for entry, server in present:
                 self.say(f"{contest.title}: round {turn + 1} of {self.effort.rounds}: {entry.name}")

@@ -76,8 +76,8 @@ def completed(options: argparse.Namespace, measure: Measure) -> int:
             ExitStack() as stack,
             console.status("starting") as status,
         ):
-            machine, cores = Machine.this(), Cores.of_this_machine()
             tools = [folder.resolve() for folder in options.node_modules]
+            machine, cores = Machine.this(tools), Cores.of_this_machine()
             running = Running(Stage(stack, Path(name), cores, tools), machine, console, status.update)
             introduce(console, machine, cores)
             sections = measure(options, running)
