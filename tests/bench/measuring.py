@@ -4,7 +4,7 @@ So what else the machine does spoils one round of each rather than all of one.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from tests.bench.contests import Contest, Entry
 from tests.bench.load import Asking, Load, Round
@@ -35,6 +35,8 @@ class Measuring:
     asking: Asking
     effort: Effort
     say: Callable[[str], None]
+    warmed: set[tuple[int, str]] = field(default_factory=set)
+    """Which process was under load with which question before."""
 
     def rounds_of(self, contest: Contest) -> tuple[dict[str, list[Round]], list[str]]:
         """Hold a contest; return every line's rounds, and who could not take part and why."""
@@ -44,7 +46,7 @@ class Measuring:
         for entry, server in present:
             self.say(f"{contest.title}: warming {entry.name}")
             self.warm(entry.question, server)
-            if self.effort.warm_up:
+            if self.effort.warm_up and self._is_new(server, entry.question):
                 load = replace(entry.load(connections, self.effort.warm_up), rate=None, plainly=True)
                 _ = self.asking.ask(server, entry.question, load)
         for turn in range(self.effort.rounds):
@@ -54,6 +56,12 @@ class Measuring:
                 found[entry.name].append(self.asking.ask(server, entry.question, load))
                 _ = server.verify(entry.question, over_unix=entry.over_unix)
         return found, absent
+
+    def _is_new(self, server: Server, question: Question) -> bool:
+        """Note the question; tell whether this server never had it."""
+        known, name = len(self.warmed), (server.pid, question.paths[-1] + question.body)
+        self.warmed.add(name)
+        return len(self.warmed) > known
 
     def _present(self, entries: Sequence[Entry]) -> tuple[list[tuple[Entry, Server]], list[str]]:
         present, absent = [], []

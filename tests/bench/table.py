@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tests.bench.load import Round
 
-WIDTH = 140
+WIDTH = 150
 FULL = 0.9
 """Share of a core from which on whoever runs there is the limit."""
 THEIRS = 0.05
