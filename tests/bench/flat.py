@@ -15,10 +15,11 @@ from tests.bench.contestants import ours
 from tests.bench.load import Asking, Load, report_in
 from tests.bench.measuring import Effort, Measuring
 from tests.bench.processes import Failed, started
-from tests.bench.questions import CROWD_CHECKS
+from tests.bench.questions import crowd_checks
 from tests.bench.running import Running, at_least_one, completed, options_of
 from tests.bench.servers import get
 from tests.bench.table import Section
+from tests.bench.upstream import CROWD
 from tests.faults.soak import SAMPLES, Report, Sample, outside_view
 
 NAMES = ("idle before", "first third", "second third", "last third", "idle after")
@@ -57,14 +58,15 @@ def watched(pid: int, ops: int, checks: int, child: subprocess.Popen[bytes], rep
             report.samples.append(now)
 
 
-def play(running: Running, checks: int, connections: int) -> tuple[Report, float, int]:
+def play(running: Running, options: argparse.Namespace) -> tuple[Report, float, int]:
     """Return what was seen, how long the load took in seconds, and how many checks the load counted."""
-    stage = running.stage
+    stage, checks = running.stage, options.checks
+    question = crowd_checks(CROWD[: options.customers])
     asking, server = Asking(stage.cores, stage.folder), ours(stage)
-    Measuring(stage, asking, Effort(), running.say).warm(CROWD_CHECKS, server)
+    Measuring(stage, asking, Effort(), running.say).warm(question, server)
     report = Report(sample(server.pid, server.ops)[0])
     running.say(f"{checks:,} checks")
-    command = asking.command(server, CROWD_CHECKS, Load(connections, LONG))
+    command = asking.command(server, question, Load(options.connections, LONG))
     log, began = stage.folder / "flat.log", perf_counter()
     with started(command, core=stage.cores.load, log=log) as child:
         watched(server.pid, server.ops, checks, child, report)
@@ -94,7 +96,7 @@ def measure(options: argparse.Namespace, running: Running) -> list[Section]:
 
     :raises Failed: when something grew.
     """
-    report, took, requests = play(running, options.checks, options.connections)
+    report, took, requests = play(running, options)
     seen = [one for one in (report.idle, *report.thirds(), report.after) if one is not None]
     note = (
         f"{requests:,} checks in {took:,.0f} s over {options.connections} connections; none broke, none was answered with"
@@ -122,6 +124,7 @@ def main() -> int:
     parser = options_of("tests.bench.flat", __doc__)
     parser.add_argument("--checks", type=at_least_one, default=10_000_000, help="how many (10000000)")
     parser.add_argument("--connections", type=at_least_one, default=32, help="keep-alive connections (32)")
+    parser.add_argument("--customers", type=at_least_one, default=len(CROWD), help=f"of how many ({len(CROWD)})")
     return completed(parser.parse_args(), measure)
 
 

@@ -126,12 +126,17 @@ def shuffled(paths: list[str]) -> list[str]:
     return random.Random(1).sample(paths, len(paths))  # noqa: S311 -- no secret
 
 
+def crowd_checks(customers: list[str]) -> Question:
+    """Return the question for five keys of each, in random order."""
+    return Question(
+        shuffled([check_of(customer, key) for customer in customers for key in LOOKUP_KEYS[:5]]),
+        is_decision,
+        warming=[check_of(customer, LOOKUP_KEYS[0]) for customer in customers],
+    )
+
+
 CHECK = Question([check_of(CUSTOMER, LOOKUP_KEYS[3])], is_decision)
-CROWD_CHECKS = Question(
-    shuffled([check_of(customer, key) for customer in CROWD for key in LOOKUP_KEYS[:5]]),
-    is_decision,
-    warming=[check_of(customer, LOOKUP_KEYS[0]) for customer in CROWD],
-)
+CROWD_CHECKS = crowd_checks(CROWD)
 STRIPE_LIST = Question([f"{LIST}?customer={CUSTOMER}"], is_list)
 CACHED_LIST = Question(STRIPE_LIST.paths, is_cached_list)
 CROWD_LISTS = Question(shuffled([f"{LIST}?customer={customer}" for customer in CROWD]), is_cached_list)

@@ -25,7 +25,7 @@ class Target:
 
     def cells(self, found: Kept) -> list[str]:
         """Return what is wanted, what was measured, and whether that is enough."""
-        wanted = f"{'≤' if self.at_most else '≥'} {self.bound:,g}{self.unit}"
+        wanted = f"{'≤' if self.at_most else '≥'} {self.bound:,}{self.unit}"
         with suppress(KeyError):
             value = self.measure(found)
             is_met = value <= self.bound if self.at_most else value >= self.bound

@@ -69,7 +69,7 @@ def test_the_benchmark_of_restarts_counts_what_is_read(tmp_path: Path) -> None:
 def test_a_run_of_many_checks_looks_at_the_process_on_the_way(tmp_path: Path) -> None:
     """As many as wanted are answered, and nothing has grown at the end."""
     report = tmp_path / "report.json"
-    _ = outcome_of("tests.bench.flat", "--checks", "20000", "--json", str(report))
+    _ = outcome_of("tests.bench.flat", "--checks", "20000", "--customers", "100", "--json", str(report))
     numbers = sections_in(report)["flat"]["numbers"]
     assert numbers["checks"] >= 20_000
     assert numbers["first third"]["descriptors"] > numbers["idle after"]["descriptors"]
