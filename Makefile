@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate faults soak lint types docs bench bench-restart fmt lock clean
+.PHONY: help demo test simulate faults soak lint types docs bench bench-check bench-record bench-restart bench-memory bench-flat fmt lock clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,11 +60,23 @@ types: $(VENV)/.dev ## Check types
 docs: $(VENV)/.dev ## Write the generated tables of the README again
 	$(BIN)/python -m tests.tables
 
-bench: $(VENV)/.dev ## Measure against a plain handler, nginx and a bare protocol
+bench: $(VENV)/.dev ## Measure beside nginx, a plain handler, a bare protocol and others
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-check: $(VENV)/.dev ## Fail when a ratio fell more than 15 % below the recorded one
+	$(BIN)/python -m tests.bench.check $(ARGS)
+
+bench-record: $(VENV)/.dev ## Record the ratios that bench-check compares with
+	$(BIN)/python -m tests.bench.check --record $(ARGS)
 
 bench-restart: $(VENV)/.dev ## Measure a restart with a million customers in the store
 	$(BIN)/python -m tests.bench.restart $(ARGS)
+
+bench-memory: $(VENV)/.dev ## Measure what a customer costs in memory, up to a million
+	$(BIN)/python -m tests.bench.memory $(ARGS)
+
+bench-flat: $(VENV)/.dev ## Ask one process ten million times and see that nothing grows
+	$(BIN)/python -m tests.bench.flat $(ARGS)
 
 fmt: $(VENV)/.dev ## Format and fix what can be fixed by machine
 	$(BIN)/ruff check --fix-only --quiet .

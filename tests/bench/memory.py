@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -23,6 +23,8 @@ from sidecar.model import Customer, Snapshot, Unknown
 from sidecar.sources import load
 from sidecar.stripe.pages import Reading, read_page
 from tests.bench.processes import ROOT, Failed, environment, resident_bytes
+from tests.bench.running import Running, completed, options_of
+from tests.bench.table import Section
 
 MIB = 1 << 20
 NEWEST, PLANS = 1.79e9, 10
@@ -145,34 +147,43 @@ def measured(customers: int, kind: Kind = ORDINARY) -> Row:
     :raises Failed: when it does not end well.
     """
     command = [sys.executable, "-m", "tests.bench.memory", "--child", json.dumps(asdict(kind)), str(customers)]
-    done = subprocess.run(  # noqa: S603 -- our own module
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 -- our own module
+            command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired as late:
+        raise Failed(str(late)) from None
     if done.returncode != 0:
         raise Failed(f"it ended with status {done.returncode}: {done.stderr[-2000:]}")
     return Row(**json.loads(done.stdout))
 
 
-def rows(sizes: Sequence[int] = (0, 100_000, 1_000_000), kind: Kind = ORDINARY) -> list[Row]:
+def measure(options: argparse.Namespace, running: Running) -> list[Section]:
     """Measure each number of customers in a process of its own."""
-    return [measured(size, kind) for size in sizes]
-
-
-def show(found: Iterable[Row]) -> None:
-    """Print the table."""
-    print(f"{'customers':>10} {'RSS, MiB':>10} {'cache_bytes, MiB':>17} {'bytes each':>11} {'counted':>8}")
-    for row in found:
-        print(
-            f"{row.customers:>10,} {row.resident_bytes / MIB:>10.1f} {row.cache_bytes / MIB:>17.1f}"
-            f" {row.each:>11.0f} {row.counted:>8.1%}"
+    found = []
+    for customers in options.customers or (0, 100_000, 1_000_000):
+        running.say(f"{customers:,} customers")
+        found.append(measured(customers, Kind(options.entitlements)))
+    columns = ("customers", "RSS, MiB", "`cache_bytes`, MiB", "bytes a customer", "counted, %")
+    rows = [
+        (
+            f"{row.customers:,}",
+            f"{row.resident_bytes / MIB:.1f}",
+            f"{row.cache_bytes / MIB:.1f}",
+            f"{row.each:.0f}" if row.customers else "–",
+            f"{100 * row.counted:.1f}" if row.customers else "–",
         )
+        for row in found
+    ]
+    numbers = {
+        f"{row.customers:,}": {**asdict(row), "bytes_a_customer": row.each, "counted": row.counted} for row in found
+    }
+    return [Section("memory", f"Memory, {options.entitlements} entitlements each", columns, rows, numbers=numbers)]
 
 
 def main() -> int:
     """Measure, print, and return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.bench.memory", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = options_of("tests.bench.memory", __doc__)
     parser.add_argument("customers", type=int, nargs="*", help="how many (0 100000 1000000)")
     parser.add_argument("--entitlements", type=int, default=ORDINARY.entitlements, help="of each (5)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -180,12 +191,7 @@ def main() -> int:
     if options.child is not None:
         child(options.customers[0], Kind(**json.loads(options.child)))
         return 0
-    try:
-        show(rows(options.customers or (0, 100_000, 1_000_000), Kind(options.entitlements)))
-    except (Failed, subprocess.TimeoutExpired) as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return 1
-    return 0
+    return completed(options, measure)
 
 
 if __name__ == "__main__":
