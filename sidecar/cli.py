@@ -94,7 +94,7 @@ def serve(config: Path | None, **flags: Any) -> None:
     logs.set_up(settings.log_level, settings.log_format, steady_clock())
     heap.set_up()
     try:
-        run(lambda stop: app.serve(settings, stop))
+        run(lambda stop: app.serve(settings, stop, started=lambda _: heap.settle()))
     except BadSettings as error:
         refuse(error)
     except ExceptionGroup:

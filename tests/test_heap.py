@@ -1,7 +1,11 @@
-"""How glibc's allocator deals with large blocks."""
+"""How memory is handed out and taken back."""
 
 import ctypes
+import gc
 import platform
+from collections.abc import Iterator
+
+import pytest
 
 from sidecar import heap
 
@@ -36,3 +40,23 @@ def test_it_is_set_where_there_is_glibc() -> None:
     """In this very process; elsewhere there is nothing to set."""
     assert heap.set_up() is hasattr(ctypes.CDLL(None), "mallopt")
     assert heap.set_up() or platform.libc_ver()[0] != "glibc"
+
+
+@pytest.fixture
+def collector() -> Iterator[None]:
+    before = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*before)
+
+
+@pytest.mark.usefixtures("collector")
+def test_what_is_there_at_the_start_is_not_looked_at_again() -> None:
+    """What comes later is; a circle that is left behind goes."""
+    heap.settle()
+    assert gc.get_freeze_count() > 10_000
+    assert gc.get_threshold()[0] == heap.YOUNG
+    circle: list[object] = []
+    circle.append(circle)
+    del circle
+    assert gc.collect() >= 1

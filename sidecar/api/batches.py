@@ -6,6 +6,7 @@ for all questions about that customer, what it says of a key is remembered. All 
 
 import asyncio
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import orjson
@@ -87,8 +88,9 @@ class Groups(dict[Any, Group | None]):
 
     def _trust(self, as_of: float, age: float, *, stale: bool = False) -> str:
         """Write how far an answer may be trusted; many lists are known to be true as of the same moment."""
+        seconds, thousandths = divmod(ceil(age * 1000), 1000)
         text = self._after[as_of] = (
-            f'"source":"memory","age":{answers.rounded_up(age)},"stale":{"true" if stale else "false"},'
+            f'"source":"memory","age":{seconds}.{thousandths:03d},"stale":{"true" if stale else "false"},'
             f'"as_of":"{self._moments[as_of]}"}}'
         )
         return text
