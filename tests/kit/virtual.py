@@ -38,7 +38,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._skipping.skipped
 
 
-def play(clock: FakeClock, story: Coroutine[Any, Any, T]) -> T:
+def play(clock: FakeClock, story: Coroutine[Any, Any, T], *, debug: bool = True) -> T:
     """Run ``story`` in a loop of its own whose sleeps take no time and move ``clock``."""
-    with asyncio.Runner(debug=True, loop_factory=lambda: VirtualLoop(clock)) as runner:
+    with asyncio.Runner(debug=debug, loop_factory=lambda: VirtualLoop(clock)) as runner:
         return runner.run(story)
