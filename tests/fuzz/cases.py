@@ -19,7 +19,18 @@ QUERIES = (
 )  # fmt: skip
 LISTED = ("&limit=1", "&limit=0", "&limit=100", "&limit=2&starting_after=ent_cus_1_a", "&ending_before=ent_cus_1_b", "&limit=02", "&expand[]=data.feature", "&customer=cus_1", "&starting_after=nothing", "&", "&limit=%31", "&x")  # fmt: skip
 METHODS = ("HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE", "get", "GETT", "Get", "PRI", "M-SEARCH", "QUERY", "SOURCE", "")  # fmt: skip
-VERSIONS = ("HTTP/1.0", "HTTP/1.2", "HTTP/2.0", "http/1.1", "HTTP/1.1 ", "HTTP/01.1", "HTTP/1.", "", "RTSP/1.0", "ICE/1.0")
+VERSIONS = (
+    "HTTP/1.0",
+    "HTTP/1.2",
+    "HTTP/2.0",
+    "http/1.1",
+    "HTTP/1.1 ",
+    "HTTP/01.1",
+    "HTTP/1.",
+    "",
+    "RTSP/1.0",
+    "ICE/1.0",
+)
 HOSTS = (
     "localhost", "localhost:7420", "LOCALHOST", "localhost.", "127.0.0.1", "127.0.0.1:80", "[::1]", "[::1]:7420", "::1", "evil.example", "a@localhost", "localhost:",
     "localhost:x", "localhost, localhost", "local host", "", "*", "//", "localhost/..",
@@ -77,18 +88,25 @@ BODIES = (
     b"GET /v1/customers/cus_1/entitlements/a HTTP/1.1\r\nHost: localhost\r\n\r\n",
 )  # fmt: skip
 
-HIT = b"GET /v1/customers/cus_1/entitlements/a HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n\r\n" % TOKEN.encode()
+HIT = (
+    b"GET /v1/customers/cus_1/entitlements/a HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n\r\n"
+    % TOKEN.encode()
+)
 STEPS = (0.0004, 0.001, 0.001, 0.1, 0.1, 0.6543, 1.0, 1.0, 7.9995, 60.0)
+
+
+EVENTS = ("news", "list", "feed", "watermark", "token")
 
 
 @dataclass(frozen=True)
 class Case:
     """What comes on one connection, and how it ends.
 
-    Before each piece so many seconds go by. After the last, so many are waited, and then the other side is gone.
+    Before each piece so many seconds go by, or one of ``EVENTS`` happens. After the last, so many seconds are waited, and
+    then the other side is gone.
     """
 
-    pieces: tuple[tuple[float, bytes], ...]
+    pieces: tuple[tuple[float | str, bytes], ...]
     waits: float = 0.0
 
 
@@ -97,8 +115,16 @@ def case(random: Random) -> Case:
     stream = b"".join(requests(random))
     if random.random() < 0.25:
         stream = spoilt(random, stream)
-    pieces = [(random.choice(STEPS) if random.random() < 0.1 else 0.0, piece) for piece in cut(random, stream)]
+    pieces = [(before(random), piece) for piece in cut(random, stream)]
     return Case(tuple(pieces), 3.3 if random.random() < 0.1 else 0.0)
+
+
+def before(random: Random) -> float | str:
+    """Return what happens before a piece: nothing, mostly."""
+    dice = random.random()
+    if dice < 0.02:
+        return random.choice(EVENTS)
+    return random.choice(STEPS) if dice < 0.08 else 0.0
 
 
 def requests(random: Random) -> list[bytes]:
@@ -225,9 +251,16 @@ Kind = tuple[str, str, bytes]
 
 
 def a_check(random: Random, is_plain: bool) -> Kind:  # noqa: FBT001 -- all kinds are called alike
-    customer, key = random.choice(CUSTOMERS[:9] if is_plain else CUSTOMERS), random.choice(KEYS[:4] if is_plain else KEYS)
+    customer, key = (
+        random.choice(CUSTOMERS[:9] if is_plain else CUSTOMERS),
+        random.choice(KEYS[:4] if is_plain else KEYS),
+    )
     query = "" if is_plain else random.choice(QUERIES)
-    prefix = random.choice(("", "", "", "", "http://localhost", "http://evil.example", "/", "localhost:80", "a/..")) if not is_plain else ""
+    prefix = (
+        random.choice(("", "", "", "", "http://localhost", "http://evil.example", "/", "localhost:80", "a/.."))
+        if not is_plain
+        else ""
+    )
     return "GET", f"{prefix}/v1/customers/{customer}/entitlements/{key}{query}", b""
 
 
@@ -240,7 +273,11 @@ def stripes_list(random: Random, is_plain: bool) -> Kind:  # noqa: FBT001 -- all
     customer = random.choice(CUSTOMERS[:9] if is_plain else CUSTOMERS)
     more = "".join(random.choice(LISTED[:5] if is_plain else LISTED) for _ in range(random.choice((0, 1, 1, 2))))
     if random.random() < 0.2:
-        return "GET", "/v1/entitlements/active_entitlements/" + random.choice(("ent_cus_1_a", "ent_nobody", "-", "%65")), b""
+        return (
+            "GET",
+            "/v1/entitlements/active_entitlements/" + random.choice(("ent_cus_1_a", "ent_nobody", "-", "%65")),
+            b"",
+        )
     return "GET", f"/v1/entitlements/active_entitlements?customer={customer}{more}", b""
 
 
@@ -269,4 +306,20 @@ def hit(random: Random, is_plain: bool) -> Kind:  # noqa: FBT001 -- all kinds ar
     return "GET", f"/v1/customers/{random.choice(('cus_1', 'cus_many'))}/entitlements/{random.choice(KEYS[:4])}", b""
 
 
-KINDS = (hit, hit, hit, a_check, a_check, a_list, a_list, stripes_list, stripes_list, a_batch, anything, a_post)
+KINDS = (
+    hit,
+    hit,
+    hit,
+    hit,
+    hit,
+    hit,
+    a_check,
+    a_check,
+    a_list,
+    a_list,
+    stripes_list,
+    stripes_list,
+    a_batch,
+    anything,
+    a_post,
+)

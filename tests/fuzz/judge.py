@@ -17,9 +17,10 @@ from typing import Any
 
 import orjson
 
+from tests.api.wires import Wire
 from tests.fakes import FakeClock
 from tests.fuzz.cases import Case, case
-from tests.fuzz.worlds import FLIGHT, TOKEN, Listener, Wire, World
+from tests.fuzz.worlds import FLIGHT, TOKEN, Listener, World
 from tests.kit.virtual import play
 
 BEGIN = re.compile(rb"(?=HTTP/\d\.\d \d{3} )")
@@ -89,8 +90,8 @@ class Judge:
         if self.clock.now > self._opened_at + YOUNG or any(world.is_changed for world in self.worlds):
             await self.renew()
         wires = [world.connected() for world in self.worlds]
-        for step, piece in said.pieces:
-            self.clock.advance(step)
+        for before, piece in said.pieces:
+            self._happen(before)
             for part in self._parts(piece, wires[0]):
                 self.worlds[1].tell(wires[1].hear, part)
                 await settled()
@@ -112,6 +113,13 @@ class Judge:
         self.answers += len(found[0])
         return found[0]
 
+    def _happen(self, what: float | str) -> None:
+        """Let so many seconds go by, or let something happen in both worlds."""
+        if isinstance(what, float):
+            self.clock.advance(what)
+        else:
+            for world in self.worlds:
+                world.happen(what)
 
     async def _landed(self) -> None:
         """Let everything happen that can, flights included."""

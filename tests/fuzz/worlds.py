@@ -29,6 +29,7 @@ from sidecar.metrics import Requests
 from sidecar.model import Customer
 from sidecar.parts import shortcuts_of
 from sidecar.rotation import Rotation
+from tests.api.wires import Wire
 from tests.core.fetching import House, held, unknown
 from tests.fakes import FakeClock
 
@@ -56,55 +57,6 @@ speaker: ContextVar[list[str]] = ContextVar("speaker")
 """Where to note what is logged by the world that is spoken to."""
 
 
-class Wire(asyncio.Transport):
-    """A connection whose other side takes everything at once."""
-
-    def __init__(self, protocol: asyncio.Protocol, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__()
-        self.sent = bytearray()
-        self.ends = 0
-        self.is_paused = False
-        self.unheard: list[bytes] = []
-        self._protocol = protocol
-        self._loop = loop
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        if not self.ends:
-            self.sent += data
-
-    def close(self) -> None:
-        """End the connection, and tell of it a little later, as transports do."""
-        self.ends += 1
-        if self.ends == 1:
-            self._loop.call_soon(self._protocol.connection_lost, None)
-
-    abort = close
-
-    def is_closing(self) -> bool:
-        return self.ends > 0
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def pause_reading(self) -> None:
-        self.is_paused = True
-
-    def resume_reading(self) -> None:
-        self.is_paused = False
-        while self.unheard and not (self.is_paused or self.ends):
-            self._protocol.data_received(self.unheard.pop(0))
-
-    def hear(self, data: bytes) -> None:
-        """Let the protocol hear ``data``, once it wants to."""
-        if self.is_paused:
-            self.unheard.append(data)
-        elif not self.ends:
-            self._protocol.data_received(data)
-
-
 class Noting(Handler):
     """aiohttp's protocol, which says what it was given."""
 
@@ -125,11 +77,11 @@ class World:
     def __init__(self, clock: FakeClock, *, is_fast: bool, token: str | None = None) -> None:
         self.clock = clock
         self.is_fast = is_fast
-        self.token = token
+        self.token = self._first_token = token
         self.said: list[str] = []
         self.passed = 0
         self.is_changed = False
-        self.shortcuts: Shortcuts | None = None
+        self.shortcuts = Shortcuts.none()
         self.requests = Requests()
         self._loop = asyncio.get_running_loop()
         self._gate = Gate(HOSTS, None if token is None else lambda: self.token or "")
@@ -137,7 +89,11 @@ class World:
     async def open(self) -> None:
         """Make all parts, as ``app.assembled`` does."""
         heart = self._new_heart()
-        self._checks, self._stripe, self._stream = Checks(heart), Stripe(heart.checker, CLIENT), ChangeStream(heart.changes)
+        self._checks, self._stripe, self._stream = (
+            Checks(heart),
+            Stripe(heart.checker, CLIENT),
+            ChangeStream(heart.changes),
+        )
         routes = [*self._checks.routes(), *self._stripe.routes(), *self._stream.routes()]
         passes = [identified, self.requests.middleware, problems, head_limit(), self._gate.guard]
         self._runner = web.AppRunner(application(routes, passes))
@@ -149,7 +105,7 @@ class World:
     async def renew(self) -> None:
         """Put another heart into it, which remembers what the first one did; the application stays, as it takes time."""
         await self.house.close()
-        heart = self._new_heart()
+        heart, self.token = self._new_heart(), self._first_token
         self._checks.__init__(heart)  # type: ignore[misc]
         self._stripe.__init__(heart.checker, CLIENT)  # type: ignore[misc]
         self._stream.__init__(heart.changes)  # type: ignore[misc]
@@ -163,10 +119,10 @@ class World:
     def connected(self) -> Wire:
         """Return a new connection, by its other side."""
         protocol: asyncio.Protocol
-        if self.shortcuts is None:
-            protocol = Handler(self._server, loop=self._loop)
-        else:
+        if self.is_fast:
             protocol = Front(self._handler, self.shortcuts, Door(10), FOR_EVER, self._loop)
+        else:
+            protocol = Handler(self._server, loop=self._loop)
         wire = Wire(protocol, self._loop)
         self._context = copy_context()
         self._context.run(speaker.set, self.said)
@@ -176,6 +132,21 @@ class World:
     def tell(self, do: Callable[..., None], *args: object) -> None:
         """Do something to the connection that was made last; what is logged of it is noted."""
         self._context.run(do, *args)
+
+    def happen(self, event: str) -> None:
+        """Let one of ``cases.EVENTS`` happen: ``cus_1`` has changed, or what vouches for all lists, or the token."""
+        match event:
+            case "news":
+                self.house.cache.mark(Customer("cus_1"), self.clock.now)
+            case "list":
+                self.house.remember(0.5, "b", customer=Customer("cus_1"))
+            case "feed":
+                self.house.watermarks.begin(None, self.clock.now - 50.0)
+            case "watermark":
+                self.house.vouch(lag=1.25)
+            case _:
+                self.token, self.is_changed = None if self.token is None else "changed", True
+                self.shortcuts.distrust()
 
     def forget(self) -> None:
         """Forget what requests leave behind that is no list."""
@@ -231,7 +202,7 @@ class World:
     def _remember(self) -> None:
         now, cache = self.clock.now, self.house.cache
         for name, age in REMEMBERED.items():
-            keys = [f"feature-{place}" for place in range(30)] if name == "cus_many" else ["a", "b.c~d_e-f", "."]
+            keys = [f"feature-{place}" for place in range(12)] if name == "cus_many" else ["a", "b.c~d_e-f", "."]
             customer = Customer(name)
             is_unknown = name in ("cus_unknown", "cus_gone")
             cache.put(unknown(customer, now - age) if is_unknown else held(customer, now - age, *keys))
@@ -241,7 +212,9 @@ class World:
 
 async def relay(path: str, query: str, account: str | None, **_: object) -> SimpleNamespace:
     """Answer for Stripe with what it was asked."""
-    return SimpleNamespace(status=200, headers={"Content-Type": "text/plain"}, body=f"{account} {path}?{query}".encode())
+    return SimpleNamespace(
+        status=200, headers={"Content-Type": "text/plain"}, body=f"{account} {path}?{query}".encode()
+    )
 
 
 CLIENT: Any = SimpleNamespace(livemode=False, version="2026-10-28.dahlia", relay=relay)
