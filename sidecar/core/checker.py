@@ -121,7 +121,7 @@ class Checker:
         self.ages.add(age, entitled + not_entitled)
 
     def look(self, customer: Customer, wishes: Wishes = NO_WISHES) -> tuple[Finding, float] | None:
-        """Return a snapshot out of memory that this caller may be answered from at once.
+        """Return a snapshot out of memory that this caller may be answered from at once; none of an unknown customer.
 
         With it goes the age in seconds up to which others may be, as long as memory stays as it is: -1 for this one only.
         """
@@ -130,7 +130,7 @@ class Checker:
             finding, oldest = self.glance(customer, wishes), -1.0
         else:
             finding, oldest = Finding(sure.snapshot, Source.MEMORY, sure.as_of, sure.age, stale=False), sure.oldest
-        if finding is None:
+        if finding is None or finding.snapshot.unknown is not None:
             return None
         self.ages.add(finding.age)
         return finding, oldest
@@ -180,9 +180,8 @@ class Checker:
 
     def answer(self, customer: Customer, lookup_key: str, wishes: Wishes = NO_WISHES) -> Decision | None:
         """Answer one question from memory; None when memory may not answer it."""
-        began = self._clock()
         finding = self.glance(customer, wishes, lookup_key)
-        return None if finding is None else self._count(decide(finding, lookup_key), began)
+        return None if finding is None else self._count(decide(finding, lookup_key))
 
     async def check(
         self, customer: Customer, lookup_key: str, wishes: Wishes = NO_WISHES, *, wait: float = 0.0
@@ -204,7 +203,8 @@ class Checker:
                 decision = await self._grant(decision, wishes, began, began + wait)
                 span.attributes |= {"reason": decision.reason, "source": decision.source}
                 span.attributes["flight"] = self._last_outcome(customer)
-        return self._count(decision, began)
+            self.durations.add(self._clock() - began)
+        return self._count(decision)
 
     async def _grant(self, decision: Decision, wishes: Wishes, began: float, until: float) -> Decision:
         """Wait for a better answer than ``decision``, if there is any to be had until then."""
@@ -239,13 +239,12 @@ class Checker:
             return decide_by_policy(customer, lookup_key, self._policy(lookup_key, wishes), missing)
         return decide(finding, lookup_key)
 
-    def _count(self, decision: Decision, began: float) -> Decision:
+    def _count(self, decision: Decision) -> Decision:
         self._decisions[decision.reason, decision.source] += 1
         if decision.finding is not None:
             self.ages.add(decision.finding.age)
         if decision.policy is not None:
             self.policy_answers[decision.policy] += 1
-        self.durations.add(self._clock() - began)
         return decision
 
     def aged(self, decision: Decision) -> Decision:
