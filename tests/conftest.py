@@ -10,7 +10,7 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import settings as hypothesis_settings
 
 from sidecar.demo import FakeStripe, serving
-from tests.fakes import KEY, FakeClock, Running, running
+from tests.fakes import KEY, FakeClock, Running, running, way
 from tests.reading import Toml
 
 hypothesis_settings.register_profile("dev", max_examples=50, deadline=None)
@@ -46,6 +46,12 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("SIDECAR_") or name == "STRIPE_API_KEY":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(params=[True, False], ids=["with shortcuts", "aiohttp alone"])
+def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tested holds whichever way requests are answered."""
+    monkeypatch.setattr(way, "has_shortcuts", request.param)
 
 
 @pytest.fixture

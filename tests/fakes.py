@@ -3,15 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
 
+from sidecar.api.shortcuts import Shortcuts
 from sidecar.app import Sidecar, assembled, loop_forever
 from sidecar.kit.clock import steady_clock
 from sidecar.kit.lifecycle import Phase
-from sidecar.listeners import listening
+from sidecar.listeners import Listener, listening
 from sidecar.settings import Settings
 
 KEY = "sk_test_51PlantedKeyThatMustNeverBeShown"
@@ -99,14 +100,33 @@ def settings_for(upstream: str, **knobs: Any) -> Settings:
     return Settings(stripe_api_base=upstream, **{**defaults, **knobs})
 
 
+class Way:
+    """How requests are answered: by shortcut where there is one, or by aiohttp alone. The fixture ``each_way`` tries both."""
+
+    def __init__(self) -> None:
+        self.has_shortcuts = True
+
+    def taken(self, sidecar: Sidecar) -> list[Listener]:
+        """Return the sidecar's listeners, without their shortcuts if need be."""
+        if self.has_shortcuts:
+            return sidecar.listeners
+        return [replace(listener, shortcuts=Shortcuts.none()) for listener in sidecar.listeners]
+
+
+way = Way()
+
+
 @asynccontextmanager
 async def running(upstream: str, *, loops: bool = False, **knobs: Any) -> AsyncIterator[Running]:
-    """Serve a sidecar in this process, in front of ``upstream``; without ``loops``, events are polled by the test."""
+    """Serve a sidecar in this process, in front of ``upstream``; without ``loops``, events are polled by the test.
+
+    Its connections have their shortcuts as long as ``way.has_shortcuts``.
+    """
     clock = ShiftedClock()
     async with (
         assembled(settings_for(upstream, **knobs), clock=clock) as sidecar,
         looping(sidecar) if loops else nullcontext(),
-        listening(*sidecar.listeners),
+        listening(*way.taken(sidecar)),
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         sidecar.lifecycle.enter(Phase.SERVING)

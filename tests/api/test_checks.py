@@ -11,6 +11,8 @@ from sidecar.demo import FakeStripe, Fault
 from sidecar.model import Customer
 from tests.fakes import SECRET, Running, running
 
+pytestmark = pytest.mark.usefixtures("each_way")
+
 SIZES = [0, 1, 9, 10, 11, 99, 100, 101, 250]
 
 

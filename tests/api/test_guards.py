@@ -9,6 +9,8 @@ from sidecar.api.guards import credential, read_token, without_port
 from sidecar.demo import FakeStripe
 from tests.fakes import Running, running
 
+pytestmark = pytest.mark.usefixtures("each_way")
+
 CHECK = "/v1/customers/cus_1/entitlements/a"
 
 

@@ -8,6 +8,8 @@ from sidecar.demo import FakeStripe, Fault
 from sidecar.kit.request_id import request_id
 from tests.fakes import Running, running
 
+pytestmark = pytest.mark.usefixtures("each_way")
+
 
 @pytest.mark.parametrize(
     "path", ["/v1/customers/cus_1/entitlements/a", "/livez", "/nowhere", "/v1/customers/-/explain"]

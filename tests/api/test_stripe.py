@@ -11,6 +11,8 @@ from sidecar.demo import FakeStripe, Fault, serving
 from tests.api.test_checks import SIZES, give
 from tests.fakes import KEY, Running, running
 
+pytestmark = pytest.mark.usefixtures("each_way")
+
 LIST = "/v1/entitlements/active_entitlements"
 
 

@@ -10,6 +10,8 @@ from sidecar.demo import FakeStripe
 from tests.api.test_checks import give
 from tests.fakes import Running
 
+pytestmark = pytest.mark.usefixtures("each_way")
+
 QUESTIONS = {
     ("cus_many", "feature-000"): True,
     ("cus_many", "feature-100"): True,

@@ -24,11 +24,11 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def fuzz(seeds: range, console: Console) -> int:
-    """Judge ``seeds``, up to the first that shows a difference, and say how many requests that were."""
+def fuzz(seeds: range, console: Console, cases: int = PER_SEED) -> int:
+    """Judge so many cases of each seed, up to the first that shows a difference, and say how many answers that were."""
     began, answers, shortcuts = perf_counter(), 0, 0
     for done, seed in enumerate(seeds):
-        judge, found = judge_seed(seed)
+        judge, found = judge_seed(seed, cases)
         answers, shortcuts = answers + judge.answers, shortcuts + judge.shortcuts
         if found is not None:
             said, different = found
@@ -36,7 +36,7 @@ def fuzz(seeds: range, console: Console) -> int:
             console.print(f"{said}\n{different}", markup=False, highlight=False)
             return 1
         if (done + 1) * 20 // len(seeds) > done * 20 // len(seeds):
-            console.print(f"{(done + 1) * PER_SEED} connections, {answers} answers, {perf_counter() - began:.0f} s")
+            console.print(f"{(done + 1) * cases} connections, {answers} answers, {perf_counter() - began:.0f} s")
     console.print(f"No difference in {answers} answers; {shortcuts} times a shortcut was taken.")
     return 0
 
