@@ -217,7 +217,7 @@ def judged(*said: Case) -> tuple[Judge, list[list[Answer]]]:
         return found
 
     with listening():
-        return judge, play(clock, story(), debug=False)
+        return judge, play(clock, story())
 
 
 def cuts(data: bytes) -> list[Case]:
