@@ -1,0 +1,48 @@
+"""The image is built once, where that can be done."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.image import Image, Store, lacking
+
+SECRET = "planted-in-the-configuration-of-pip"
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[Store]:
+    """Have a place for images, with the base in it."""
+    if reason := lacking():
+        pytest.skip(reason)
+    directory = Path(tempfile.mkdtemp())  # not pytest's own: it would keep three of them, a gigabyte each
+    store = Store(directory, secret=SECRET)
+    store.add_base()
+    yield store
+    store.end()
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def runtime(store: Store) -> Iterator[Image]:
+    store.build("runtime")
+    with store.mounted("runtime") as image:
+        yield image
+
+
+@pytest.fixture(scope="session")
+def minimal(store: Store, runtime: Image) -> Iterator[Image]:
+    """Have what is built with the same layers, and therefore afterwards."""
+    store.build("minimal")
+    with store.mounted("minimal") as image:
+        yield image
+
+
+@pytest.fixture(params=["runtime", "minimal"])
+def image(request: pytest.FixtureRequest) -> Image:
+    """Return either."""
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Image)
+    return found
