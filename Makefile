@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate faults soak lint types docs bench bench-restart fmt lock clean
+.PHONY: help demo test test-inside test-outside simulate faults soak lint types docs bench bench-check bench-record bench-restart bench-memory bench-flat fmt lock clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,14 +25,25 @@ demo: $(VENV)/.runtime ## Run the sidecar against the built-in Stripe and watch 
 
 PURE := sidecar/core/*,sidecar/kit/*,sidecar/model.py,sidecar/errors.py,sidecar/stripe/pages.py,sidecar/stripe/events.py,sidecar/stripe/webhook.py
 
+# What talks to processes and waits for them runs beside what computes. Coverage gates need both.
+OUTSIDE := tests/faults tests/journeys tests/simulation
+
 test: $(VENV)/.dev ## Run every test, with the coverage gates (ARGS='-k name' narrows)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(ARGS)
 ifeq ($(ARGS),)
+	@$(MAKE) --no-print-directory -j2 test-inside test-outside
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	@$(BIN)/coverage report --include='$(PURE)' --fail-under=100 >/dev/null || { echo 'The pure parts must be covered in full:'; $(BIN)/coverage report --include='$(PURE)'; exit 1; }
+else
+	$(BIN)/coverage run -m pytest $(ARGS)
 endif
+
+test-inside: $(VENV)/.dev
+	$(BIN)/coverage run -m pytest $(OUTSIDE:%=--ignore=%)
+
+test-outside: $(VENV)/.dev
+	$(BIN)/coverage run -m pytest $(OUTSIDE)
 
 SEEDS ?= 2000
 
@@ -60,11 +71,23 @@ types: $(VENV)/.dev ## Check types
 docs: $(VENV)/.dev ## Write the generated tables of the README again
 	$(BIN)/python -m tests.tables
 
-bench: $(VENV)/.dev ## Measure against a plain handler, nginx and a bare protocol
+bench: $(VENV)/.dev ## Measure beside nginx, a plain handler, a bare protocol and others
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-check: $(VENV)/.dev ## Fail when a ratio fell more than 15 % below the recorded one
+	$(BIN)/python -m tests.bench.check $(ARGS)
+
+bench-record: $(VENV)/.dev ## Record the ratios that bench-check compares with
+	$(BIN)/python -m tests.bench.check --record $(ARGS)
 
 bench-restart: $(VENV)/.dev ## Measure a restart with a million customers in the store
 	$(BIN)/python -m tests.bench.restart $(ARGS)
+
+bench-memory: $(VENV)/.dev ## Measure what a customer costs in memory, up to a million
+	$(BIN)/python -m tests.bench.memory $(ARGS)
+
+bench-flat: $(VENV)/.dev ## Ask one process ten million times and see that nothing grows
+	$(BIN)/python -m tests.bench.flat $(ARGS)
 
 fmt: $(VENV)/.dev ## Format and fix what can be fixed by machine
 	$(BIN)/ruff check --fix-only --quiet .

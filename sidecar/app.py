@@ -13,6 +13,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry
 
+from sidecar.api.batches import Batches
 from sidecar.api.changes import ChangeStream
 from sidecar.api.checks import Checks
 from sidecar.api.guards import Gate, head_limit
@@ -100,14 +101,17 @@ async def assembled(
         ops = Ops(lifecycle, pulse, status_of(heart, asking, store, had.rotation, clock), metrics)
 
         checks, stripe = Checks(heart), Stripe(heart.checker, client)
-        for_checks = [*checks.routes(), *stripe.routes(), *ChangeStream(heart.changes).routes()]
+        others = [*Batches(heart.checker).routes(), *ChangeStream(heart.changes).routes()]
         for_ops = [*ops.routes(), *quitting(settings, stop)]
         all_pass = [identified, requests.middleware, problems]
         traced = await traced_by(settings, heart, client, stack, clock)
         gate = Gate(settings.allowed_hosts, None if had.token is None else had.token.reveal)
-        checks_app = application(for_checks, [*traced, *all_pass, head_limit(), gate.guard])
+        checks_app = application(
+            [*checks.routes(), *stripe.routes(), *others], [*traced, *all_pass, head_limit(), gate.guard]
+        )
         checks_app.on_shutdown.append(end_waiting(heart))
-        shortcuts = shortcuts_of(checks.shortcuts(requests.count), gate, heart, had.rotation, clock)
+        short = [*checks.shortcuts(requests.count), *stripe.shortcuts(requests.count)]
+        shortcuts = shortcuts_of(short, gate, heart, had.rotation, clock)
 
         yield Sidecar(
             lifecycle,

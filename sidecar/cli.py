@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import click
 
-from sidecar import __version__, logs
+from sidecar import __version__, heap, logs
 from sidecar.errors import BadSettings
 from sidecar.kit.clock import steady_clock
 from sidecar.settings import Settings
@@ -92,8 +92,9 @@ def serve(config: Path | None, **flags: Any) -> None:
 
     settings = settings_from(config, flags)
     logs.set_up(settings.log_level, settings.log_format, steady_clock())
+    heap.set_up()
     try:
-        run(lambda stop: app.serve(settings, stop))
+        run(lambda stop: app.serve(settings, stop, started=lambda _: heap.settle()))
     except BadSettings as error:
         refuse(error)
     except ExceptionGroup:

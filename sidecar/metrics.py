@@ -104,7 +104,9 @@ class Parts(Collector):
     def _answers(self) -> Iterator[Metric]:
         checker = self._heart.checker
         yield counter("checks", "Checks answered.", ("reason", "source"), checker.decisions)
-        yield histogram("check_duration_seconds", "Time from question to decision.", checker.durations)
+        yield histogram(
+            "check_duration_seconds", "Time from question to decision, where memory was not enough.", checker.durations
+        )
         yield histogram("answer_age_seconds", "Age of the information in served answers.", checker.ages)
         yield counter(
             "policy_answers", "Checks answered by policy, knowing nothing.", ("policy",), checker.policy_answers

@@ -1,6 +1,5 @@
 """Where settings come from: flags, then the environment, then a TOML file; and what is wrong with them, all at once."""
 
-import difflib
 import os
 import re
 import tomllib
@@ -103,5 +102,7 @@ def say(error: Any) -> str:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return a hint at the name that was probably meant."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    from difflib import get_close_matches  # noqa: PLC0415 -- who makes no mistake need not load it
+
+    close = get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""

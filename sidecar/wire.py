@@ -25,6 +25,9 @@ FIELD = re.compile(r"([A-Za-z0-9_-]+): ?([!-~](?:[ -~]*[!-~])?)")
 DECISIVE = frozenset({"transfer-encoding", "trailer", "expect", "upgrade", "http2-settings", "sec-websocket-key1"})
 """Fields with which a request is not simple: its end is elsewhere, or there has to be another answer first."""
 
+CONNECTION = ("connection", "proxy-connection")
+"""Fields that may close a connection; aiohttp's parser takes the old name for the new."""
+
 LENGTH = re.compile("0|[1-9][0-9]{0,8}")
 
 
@@ -46,7 +49,7 @@ def read_fields(block: str) -> dict[str, str] | None:
         if name in fields or name in DECISIVE:
             return None
         fields[name] = match[2]
-    if len(lines) > MOST or fields.get("connection", "keep-alive").lower() != "keep-alive":
+    if len(lines) > MOST or any(fields.get(name, "keep-alive").lower() != "keep-alive" for name in CONNECTION):
         return None
     return fields
 
@@ -69,23 +72,27 @@ class Follower:
 
     def follow(self, data: bytes) -> None:
         """Take note of what passes by."""
-        skipped = min(self._body, len(data))
-        self._body -= skipped
-        self._head += data[skipped:]
-        while self._head and not self.is_lost:
-            end = self._head.find(b"\r\n\r\n") + len(END)
+        if self.is_lost:
+            return
+        data, self._head = self._head + data, b""
+        at, self._body = self._body, 0
+        while at < len(data):
+            end = data.find(b"\r\n\r\n", at) + len(END)
             if end < len(END):
+                self._head = data[at:]
                 self.is_lost = len(self._head) > LONGEST
-                return
-            length = length_of_body(self._head[:end].decode("latin-1"))
+                break
+            length = length_of_body(data[at:end].decode("latin-1"))
             if length is None:
                 self.is_lost = True
-                return
-            self._body = max(0, end + length - len(self._head))
-            self._head = self._head[end + length :]
+                break
+            at = end + length
+        self._body = max(0, at - len(data))
+        if self.is_lost:
+            self._head = b""
 
 
-LINE = re.compile("[A-Z]+ [!-~]+ HTTP/1\\.1\r\n")
+LINE = re.compile("(?!CONNECT )[A-Z]+ [!-~]+ HTTP/1\\.1\r\n")
 
 
 def length_of_body(head: str) -> int | None:

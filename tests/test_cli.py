@@ -473,7 +473,7 @@ class TestTheEnd:
                 _, err = await process.communicate()
             assert (milliseconds, process.returncode, b"Traceback" in err) == (milliseconds, 0, False)
 
-        await asyncio.gather(*map(end_after, range(0, 1200, 30)))
+        await asyncio.gather(*map(end_after, range(0, 1200, 60)))
         assert not list(tmp_path.iterdir())  # noqa: ASYNC240 -- a small folder
 
     @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])

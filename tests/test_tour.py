@@ -50,12 +50,13 @@ async def demonstrated(**environment: str) -> tuple[int | None, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
+@pytest.mark.timeout(90)
 async def test_two_tours_on_one_host_come_to_their_end() -> None:
     """One stays until it is told to stop; another, as a program without a terminal and amid a reader's own variables,
     finds the usual ports taken, takes others, and exits with 0."""
     console, printed = paper()
     stop = asyncio.Event()
-    async with asyncio.timeout(19), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(80), asyncio.TaskGroup() as group:
         _ = group.create_task(tour.take(stop, stay=True, console=console))
         while not CHECKS.search(printed.getvalue()):
             await asyncio.sleep(0.01)

@@ -1,6 +1,7 @@
 """Ways in. Each turns HTTP into a question for ``core.checker`` and its answer into HTTP; none knows another.
 
-checks     our own surface: check, list, batch, refresh, explain
+checks     our own surface: check, list, refresh, explain
+batches    many checks in one request
 stripe     Stripe's surface: the official SDKs work on it unchanged
 changes    what came and went, as server-sent events
 webhooks   Stripe's way in: signed news, on a listener of its own

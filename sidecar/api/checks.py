@@ -1,6 +1,5 @@
-"""Our own surface: check, list, batch, refresh, explain."""
+"""Our own surface: check, list, refresh, explain. Batches are in ``batches``."""
 
-import asyncio
 import re
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from sidecar.api import answers, problems
-from sidecar.api.questions import asked_about, asked_for, parameters, patience, read_batch, wishes_of
+from sidecar.api.questions import asked_about, asked_for, parameters, patience, wishes_of
 from sidecar.api.shortcuts import Lasting, Said, Shortcut
 from sidecar.core.heart import Heart
 from sidecar.core.wishes import Wishes
@@ -22,7 +21,6 @@ ONE = "/v1/customers/{customer:[^/]*}/entitlements/{lookup_key:[^/]*}"
 ALL = "/v1/customers/{customer:[^/]*}/entitlements"
 REFRESH = "/v1/customers/{customer:[^/]*}/refresh"
 EXPLAIN = "/v1/customers/{customer:[^/]*}/explain"
-BATCH = "/v1/checks"
 
 ENTITLED = ('"entitled":false,"reason":"not_entitled"', '"entitled":true,"reason":"entitled"')
 
@@ -45,7 +43,6 @@ class Checks:
         return [
             web.get(ONE, self.one),
             web.get(ALL, self.all),
-            web.post(BATCH, self.batch),
             web.post(REFRESH, self.refresh),
             web.get(EXPLAIN, self.explain),
         ]
@@ -75,7 +72,7 @@ class Checks:
     def hit_all(self, match: re.Match[str], said: Said) -> Lasting | None:
         """List a customer's entitlements out of memory."""
         seen = self._checker.look(Customer(match[1], said.account), said.wishes)
-        if seen is None or seen[0].snapshot.unknown is not None:
+        if seen is None:
             return None
         finding, oldest = seen
         etag = f'ETag: W/"{answers.etag(finding.snapshot)}"\r\n'
@@ -99,20 +96,6 @@ class Checks:
         parameters(request)
         wishes = wishes_of(request)
         return self._list(request, await self._checker.find(asked_about(request), wishes), wishes)
-
-    async def batch(self, request: web.Request) -> web.Response:
-        """Answer up to 1,000 checks, in order; those that have to wait do so together."""
-        wishes = wishes_of(request, parameters(request, "default").get("default"))
-        questions = await read_batch(request)
-        made = [self._checker.answer(*question, wishes) for question in questions]
-        later = [place for place, decision in enumerate(made) if decision is None]
-        waited = await asyncio.gather(*(self._checker.check(*questions[place], wishes) for place in later))
-        for place, decision in zip(later, waited, strict=True):
-            made[place] = decision
-        if later:  # the others have grown older meanwhile
-            made = [decision and self._checker.aged(decision) for decision in made]
-        results = [answers.decision(decision) for decision in made if decision is not None]
-        return answers.json({"results": results}, answers.no_store())
 
     async def refresh(self, request: web.Request) -> web.Response:
         """Ask Stripe again and list what it says; with ``?wait=0``, only see to it that it is asked."""

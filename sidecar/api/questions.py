@@ -156,10 +156,10 @@ async def read_body(request: web.Request) -> bytes:
         raise Malformed("body", "is not what its headers say") from None
 
 
-async def read_batch(request: web.Request) -> list[tuple[Customer, str]]:
-    """Return the questions of a batch, in order.
+async def read_batch(request: web.Request) -> list[Any]:
+    """Return the questions of a batch, in order and as they came: ``read_check`` reads one.
 
-    :raises Refused: naming the first that cannot be asked, by its place.
+    :raises Refused: when they are no list, or too many.
     """
     try:
         body = orjson.loads(await read_body(request))
@@ -170,12 +170,14 @@ async def read_batch(request: web.Request) -> list[tuple[Customer, str]]:
         raise Malformed("body", 'must be an object with one member, "checks", that is an array')
     if len(checks) > MOST_CHECKS:
         raise Refused("too_many_checks", f"checks: {len(checks)} in one request; at most {MOST_CHECKS} are answered")
-    account = account_of(request)
-    return [read_check(check, f"checks[{place}]", account) for place, check in enumerate(checks)]
+    return checks
 
 
 def read_check(check: Any, part: str, account: str | None) -> tuple[Customer, str]:
-    """Return one question of a batch; ``part`` is its place, for complaints."""
+    """Return one question of a batch.
+
+    :raises Malformed: when it cannot be asked, naming ``part``, its place.
+    """
     if not isinstance(check, dict):
         raise Malformed(part, "must be an object with customer and lookup_key")
     for name in check:

@@ -23,8 +23,11 @@ from sidecar.wire import END, Heads, read_fields
 MOST_SAID = 256
 """Blocks of header fields that are remembered: a client sends the same one with all its requests."""
 
-MOST_READY = 2048
-"""Answers that are kept to be repeated: each takes about 1 KiB, and is good for a second."""
+ROOM = 4 << 20
+"""Bytes that the answers may take which are kept to be repeated, each for a second; most take about 1 KiB, a list more."""
+
+PER_ANSWER = 500
+"""Bytes that an answer takes which is kept, besides itself and the request."""
 
 ENOUGH = 64 << 10
 """Bytes of answers that are written at once, as many as a transport takes before it asks to wait."""
@@ -118,6 +121,7 @@ class Shortcuts:
         self._ages = ages
         self._clock = clock
         self._ready: dict[bytes, Ready] = {}
+        self._room = ROOM
         self._said: dict[str, Said] = {}
 
     @classmethod
@@ -128,11 +132,12 @@ class Shortcuts:
     def forget(self) -> None:
         """Answer nothing as before: something else is in memory."""
         self._ready.clear()
+        self._room = ROOM
 
     def distrust(self) -> None:
         """Read all fields again: the token is another one."""
         self._said.clear()
-        self._ready.clear()
+        self.forget()
 
     def answer(self, data: bytes) -> bytes | None:
         """Return the answer to ``data`` when that is exactly one request, and one that has its answer here."""
@@ -175,17 +180,27 @@ class Shortcuts:
             said = self._said.get(block) or self._read(block)
             if said is None:
                 return None
-            lasting = answer(match, said) if said.request_id is None else called(said.request_id, answer, match, said)
+            try:
+                lasting = (
+                    answer(match, said) if said.request_id is None else called(said.request_id, answer, match, said)
+                )
+            except SidecarError:  # what is refused is refused by aiohttp's handler
+                return None
             if lasting is None:
                 return None
             asked.n += 1
             ready = self._made(lasting, asked)
             if lasting.age < ready.oldest and said.request_id is None:
-                if len(self._ready) >= MOST_READY:
-                    self._ready.clear()
-                self._ready[data] = ready
+                self._keep(data, ready)
             return ready.before + ready.digits[ceil(lasting.age * 1000) - ready.thousandths] + ready.after
         return None
+
+    def _keep(self, data: bytes, ready: Ready) -> None:
+        """Have ``ready`` repeated, as long as there is room; no answer is kept long, so then all make room."""
+        if self._room < 0:
+            self.forget()
+        self._room -= PER_ANSWER + len(data) + len(ready.before) + len(ready.after)
+        self._ready[data] = ready
 
     def _made(self, lasting: Lasting, asked: Count) -> Ready:
         """Return the bytes of an answer, and how long they are good."""

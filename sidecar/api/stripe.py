@@ -6,7 +6,8 @@ we do not know, an id we have not handed out) is passed on to Stripe within the 
 
 import asyncio
 import re
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import orjson
 from aiohttp import web
@@ -15,12 +16,15 @@ from multidict import CIMultiDict
 
 from sidecar.api.answers import Headers
 from sidecar.api.questions import account_of, customer_id, decoded, wishes_of
+from sidecar.api.shortcuts import Lasting, Said, Shortcut
 from sidecar.core.checker import Checker
 from sidecar.core.wishes import Wishes
 from sidecar.errors import Malformed, NoAnswer, Refused, TimedOut, UnknownCustomer
-from sidecar.model import Customer, Finding
+from sidecar.kit.tally import Count
+from sidecar.model import Customer, Finding, Snapshot
 from sidecar.stripe import render
 from sidecar.stripe.client import StripeClient
+from sidecar.wire import Heads
 
 ONE = f"{render.LIST_PATH}/{{id:[^/]+}}"
 
@@ -36,6 +40,15 @@ HANDED_OUT = 8_192
 Some 3 MB at the most, where remembering every id would double what a customer costs."""
 
 
+class Asked(NamedTuple):
+    """A list request that can be answered from memory."""
+
+    customer: Customer
+    limit: int
+    after: str | None
+    before: str | None
+
+
 class Stripe:
     """The handlers."""
 
@@ -43,33 +56,49 @@ class Stripe:
         self._checker = checker
         self._client = client
         self._headers = Headers(checker.freshness)
+        self._heads = Heads(lambda age: {**self._headers.of_hit(age), "Stripe-Version": client.version})
         self._holders: LRUCache[tuple[str, str | None], Customer] = LRUCache(HANDED_OUT)
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of this surface."""
         return [web.get(render.LIST_PATH, self.list), web.get(ONE, self.retrieve)]
 
+    def shortcuts(self, count: Callable[[str], Count]) -> list[Shortcut]:
+        """Return what of this surface may need nothing but memory; ``count`` gives what counts the answers of a route."""
+        return [Shortcut(f"{render.LIST_PATH}[?]([A-Za-z0-9_=&]+)", count(render.LIST_PATH), self.hit)]
+
+    def hit(self, match: re.Match[str], said: Said) -> Lasting | None:
+        """List a page out of memory."""
+        asked = understood(match[1], said.account)
+        seen = None if asked is None else self._checker.look(asked.customer, said.wishes)
+        if asked is None or seen is None:
+            return None
+        finding, oldest = seen
+        page = None if finding.snapshot.unknown is not None else self._page(asked, finding.snapshot)
+        if page is None:
+            return None
+        return Lasting(self._heads, finding.as_of, finding.age, oldest, orjson.dumps(page))
+
     async def list(self, request: web.Request) -> web.Response:
         """List a page of a customer's active entitlements."""
-        asked = understood(request)
+        asked = understood(request.rel_url.raw_query_string, account_of(request))
         if asked is None:
             return await self._pass_on(request)
         wishes = wishes_of(request)
         finding = await self._checker.find(asked.customer, wishes)
         if finding.snapshot.unknown is not None:
             raise UnknownCustomer(*finding.snapshot.unknown)
-        page = render.page(
-            finding.snapshot.entitlements,
-            livemode=self._client.livemode,
-            limit=asked.limit,
-            after=asked.after,
-            before=asked.before,
-        )
-        if page is None:
-            return await self._pass_on(request)
-        for item in page["data"]:
+        page = self._page(asked, finding.snapshot)
+        return await self._pass_on(request) if page is None else self._said(page, finding, wishes)
+
+    def _page(self, asked: Asked, snapshot: Snapshot) -> dict[str, Any] | None:
+        """Return the page that is asked for, and remember whose entitlements are on it; None without its cursor."""
+        _, limit, after, before = asked
+        items, livemode = snapshot.entitlements, self._client.livemode
+        page = render.page(items, livemode=livemode, limit=limit, after=after, before=before)
+        for item in [] if page is None else page["data"]:
             self._holders[item["id"], asked.customer.account] = asked.customer
-        return self._said(page, finding, wishes)
+        return page
 
     async def retrieve(self, request: web.Request) -> web.Response:
         """Retrieve one active entitlement by its id."""
@@ -106,25 +135,16 @@ class Stripe:
         return web.Response(body=answer.body, status=answer.status, headers=headers)
 
 
-class Asked(NamedTuple):
-    """A list request that can be answered from memory."""
-
-    customer: Customer
-    limit: int
-    after: str | None
-    before: str | None
-
-
-def understood(request: web.Request) -> Asked | None:
-    """Return what a list request asks for; None when that is for Stripe to judge.
+def understood(query: str, account: str | None) -> Asked | None:
+    """Return what a list request asks for with its ``query``; None when that is for Stripe to judge.
 
     :raises Refused: when there is no customer, or one that cannot be: that must not reach Stripe.
     """
-    pairs = query(request)
+    pairs = parameters(query)
     asked = dict(pairs)
     if "customer" not in asked:
         raise Refused("parameter_missing", "Missing required param: customer.", part="customer")
-    customers = [Customer(customer_id(value), account_of(request)) for name, value in pairs if name == "customer"]
+    customers = [Customer(customer_id(value), account) for name, value in pairs if name == "customer"]
     limit = asked.get("limit", DEFAULT_LIMIT)
     if (
         len(asked) < len(pairs)
@@ -136,8 +156,7 @@ def understood(request: web.Request) -> Asked | None:
     return Asked(customers[0], int(limit), asked.get("starting_after"), asked.get("ending_before"))
 
 
-def query(request: web.Request) -> list[tuple[str, str]]:
-    """Return the query's parameters in order."""
-    text = request.rel_url.raw_query_string.replace("+", " ")
-    pairs = [pair.partition("=") for pair in text.split("&") if pair]
+def parameters(query: str) -> list[tuple[str, str]]:
+    """Return the parameters of ``query`` in order."""
+    pairs = [pair.partition("=") for pair in query.replace("+", " ").split("&") if pair]
     return [(decoded("query", name), decoded("query", value)) for name, _, value in pairs]

@@ -1,76 +1,168 @@
 """What is remembered: one snapshot per customer, bounded in bytes, never going back in time.
 
 Most customers of an application hold one of a few plans, so the list of features is kept once per plan and counted
-once. What remains per customer (ids, times, the entries of the containers) is added up item by item by ``weigh``.
+once; features that several plans have are one as well. What remains is what a customer costs. With five entitlements,
+and ids as long as Stripe's (a customer's 18 characters, an entitlement's 41), these are bytes on CPython 3.11:
+
+    272  ids of the entitlements, packed into one text
+     80  the snapshot
+     80  the customer's id, a text
+     64  the customer, a named tuple
+     32  when the list was taken, a float
+     32  its place in the container's order
+     42  its part of the container's table, at best; 84 when that has just grown, up to 168 where customers come and go
+    ---
+    602  at best: 1,000,000 take 618 each, and the process grows by 621 (``tests/bench/memory.py``)
+
+``weigh`` adds up all but the container, which is asked for its size. A table that is full is made anew, with a power of
+two of slots, at least three times as many as there are customers. Room for that is kept free (``container_of``), so
+that nobody has to go when it comes.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from sys import getsizeof
-
-import cachetools
-from cachetools import LRUCache
+from typing import Generic, TypeVar
 
 from sidecar.core.watermarks import Watermarks
 from sidecar.model import Customer, Dirty, Feature, Plan, Snapshot
 
-PER_ENTRY = 280
-"""Bytes of the containers for one customer, at worst: 276 by tracemalloc on CPython 3.11 to 3.13, 165 at best.
+T = TypeVar("T")
 
-cachetools holds three dictionaries: values, sizes, order. One that has just grown is a third full: with an index of 4
-bytes a slot and 24 bytes for each of two thirds of the slots, that is 3 × (4 + 16) = 60 an entry, so 180. The ordered
-one has a table of pointers beside it (3 × 8 = 24) and a node of 32 per entry. The size is an integer of 32. A named
-tuple, here the customer, is allocated one pointer (8) longer than ``getsizeof`` says."""
+Key = tuple[str, str | None]
+"""What a customer is found by: itself, or any tuple that equals it."""
 
-PER_PLAN = 200
-"""Bytes of the containers for one plan: an entry (60), a tuple of three (64) and its two integers (64), rounded up."""
+POINTER = 8
+SMALL, GRAIN = 512, 16
+"""Python's allocator hands out up to 512 bytes in steps of 16; what is larger comes from malloc, which has the same
+steps and keeps 8 bytes before each block (glibc)."""
+EMPTY_TEXT = getsizeof("")
+NOT_ASCII = 32
+"""Bytes more of a text that is not: two fields, and the ends of both forms."""
+EMPTY_CONTAINER = getsizeof(OrderedDict())
+FEWEST_SLOTS, SLOT, NODE = 8, 28, 32
+"""Bytes of a slot: an index of 4, two thirds of an entry of 24, a pointer; and of an entry's place in the order."""
+PER_PLAN = 160
+"""Bytes for keeping a plan or a feature once: a tuple of three and a number (64 + 32), a dictionary's entry (60)."""
+
+
+def allocated(size: int) -> int:
+    """Return what an object of ``size`` bytes takes from the allocator."""
+    return -(-(size if size <= SMALL else size + POINTER) // GRAIN) * GRAIN
+
+
+def of_text(text: str) -> int:
+    """Return the bytes of a text: never fewer than it takes, and the same whenever it is asked.
+
+    ``getsizeof`` gives more once the UTF-8 of a text that is not ASCII was asked for: up to four bytes a character
+    then, beside as many before.
+    """
+    return allocated(EMPTY_TEXT + (len(text) if text.isascii() else NOT_ASCII + 8 * len(text)))
+
+
+def of_tuple(named: tuple[object, ...]) -> int:
+    """Return the bytes of a named tuple without its members: it is one pointer longer than ``getsizeof`` says."""
+    return allocated(getsizeof(named) + POINTER)
+
+
+FLOAT = allocated(getsizeof(0.0))
+
+
+def container_of(customers: int) -> int:
+    """Return the bytes that the container may take with so many, whoever came and went.
+
+    A table without a free entry is made anew, with three times as many slots as there are entries in use, rounded up to
+    a power of two (CPython, ``GROWTH_RATE``).
+    """
+    slots = max(FEWEST_SLOTS, 1 << (3 * customers - 1).bit_length()) if customers else 0
+    return SLOT * slots + NODE * customers
 
 
 def weigh(snapshot: Snapshot) -> int:
-    """Return the bytes that a customer's entry takes, without its (shared) plan."""
-    size = PER_ENTRY + getsizeof(snapshot) + getsizeof(snapshot.taken_at)
-    size += getsizeof(snapshot.ids) + sum(map(getsizeof, snapshot.ids))
-    size += getsizeof(snapshot.customer) + sum(map(getsizeof, filter(None, snapshot.customer)))
-    if (unknown := snapshot.unknown) is not None:
-        size += 8 + getsizeof(unknown) + getsizeof(unknown.message)
-    if (dirty := snapshot.dirty) is not None:
-        size += 8 + getsizeof(dirty) + sum(map(getsizeof, dirty))
+    """Return the bytes that a snapshot takes, without its (shared) plan and without its entry in the container."""
+    customer, unknown = snapshot.customer, snapshot.unknown
+    size = allocated(getsizeof(snapshot)) + FLOAT + of_tuple(customer) + of_text(customer.id)
+    if customer.account is not None:
+        size += of_text(customer.account)
+    if snapshot.packed_ids:
+        size += of_text(snapshot.packed_ids)
+    if unknown is not None:
+        size += of_tuple(unknown) + of_text(unknown.message) + allocated(getsizeof(unknown.status))
+    if snapshot.dirty is not None:  # up to when it was known to be true is a float of the list's or the feed's
+        size += of_tuple(snapshot.dirty) + FLOAT
     return size
 
 
+def weigh_feature(feature: Feature) -> int:
+    """Return the bytes that a feature takes, once for all plans that have it."""
+    return PER_PLAN + of_tuple(feature) + sum(map(of_text, feature))
+
+
 def weigh_plan(plan: Plan) -> int:
-    """Return the bytes that a plan takes, once for all its customers."""
-    size = PER_PLAN + getsizeof(plan) + getsizeof(plan.features) + getsizeof(plan.lookup_keys)
-    return size + sum(8 + getsizeof(feature) + sum(map(getsizeof, feature)) for feature in plan.features)
+    """Return the bytes that a plan takes, once for all its customers, without its features."""
+    return PER_PLAN + sum(allocated(getsizeof(part)) for part in (plan, plan.features, plan.lookup_keys))
+
+
+class Shared(Generic[T]):
+    """Equal things, each kept once while somebody holds it."""
+
+    def __init__(self, weigh: Callable[[T], int]) -> None:
+        self.bytes = 0
+        self._weigh = weigh
+        self._held: dict[T, tuple[T, int, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __contains__(self, thing: T) -> bool:
+        return thing in self._held
+
+    def share(self, thing: T) -> T:
+        """Return the kept one that equals ``thing``, and count one more holder."""
+        kept, weight, holders = self._held.get(thing) or (thing, self._weigh(thing), 0)
+        if not holders:
+            self.bytes += weight
+        self._held[kept] = (kept, weight, holders + 1)
+        return kept
+
+    def release(self, thing: T) -> bool:
+        """Count one holder less, and forget the thing with its last; tell whether that was the last."""
+        kept, weight, holders = self._held[thing]
+        if holders > 1:
+            self._held[kept] = (kept, weight, holders - 1)
+            return False
+        del self._held[kept]
+        self.bytes -= weight
+        return True
 
 
 class Plans:
-    """The distinct plans in use, each kept once while somebody holds it."""
+    """The distinct plans in use, and their features, which several plans may have."""
 
     def __init__(self) -> None:
-        self.bytes = 0
-        self._holders: dict[tuple[Feature, ...], tuple[Plan, int, int]] = {}
+        self._plans = Shared(weigh_plan)
+        self._features = Shared(weigh_feature)
 
     def __len__(self) -> int:
-        return len(self._holders)
+        return len(self._plans)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in use."""
+        return self._plans.bytes + self._features.bytes
 
     def share(self, plan: Plan) -> Plan:
         """Return the kept plan that equals ``plan``, and count one more holder."""
-        # Weighed once: a string grows when its UTF-8 is first asked for, but what goes must equal what came.
-        kept, weight, holders = self._holders.get(plan.features) or (plan, weigh_plan(plan), 0)
-        if not holders:
-            self.bytes += weight
-        self._holders[kept.features] = (kept, weight, holders + 1)
-        return kept
+        if plan not in self._plans:
+            plan = Plan.of(tuple(map(self._features.share, plan.features)))
+        return self._plans.share(plan)
 
     def release(self, plan: Plan) -> None:
-        """Count one holder less, and forget the plan with its last."""
-        kept, weight, holders = self._holders[plan.features]
-        if holders > 1:
-            self._holders[plan.features] = (kept, weight, holders - 1)
-        else:
-            del self._holders[plan.features]
-            self.bytes -= weight
+        """Count one holder less; with its last a plan is forgotten, and lets go of its features."""
+        if self._plans.release(plan):
+            for feature in plan.features:
+                _ = self._features.release(feature)
 
 
 class Cache:
@@ -85,7 +177,8 @@ class Cache:
         self.then: list[Callable[[], None]] = []
         self._watermarks = watermarks
         self._plans = Plans()
-        self._kept: LRUCache[Customer, Snapshot] = LRUCache(max_bytes, getsizeof=weigh)
+        self._weights = 0
+        self._kept: OrderedDict[Key, Snapshot] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -93,20 +186,21 @@ class Cache:
     @property
     def bytes(self) -> int:
         """Bytes in use, by our own count."""
-        return int(self._kept.currsize) + self._plans.bytes
+        return self._weights + self._plans.bytes + self._container()
 
-    def get(self, customer: Customer) -> Snapshot | None:
+    def get(self, customer: Key) -> Snapshot | None:
         """Return what is remembered, and mark it as just asked for."""
-        try:
-            return self._kept[customer]
-        except KeyError:
-            return None
+        snapshot = self._kept.get(customer)
+        if snapshot is not None:
+            self._kept.move_to_end(customer)
+        return snapshot
 
     def snapshots(self) -> Iterator[Snapshot]:
         """Yield all that is remembered, each list as it is when its turn comes; this counts as no use."""
         for customer in list(self._kept):
-            if customer in self._kept:
-                yield cachetools.Cache.__getitem__(self._kept, customer)
+            snapshot = self._kept.get(customer)
+            if snapshot is not None:
+                yield snapshot
 
     def put(self, snapshot: Snapshot) -> bool:
         """Remember ``snapshot`` unless what is there is newer, or known to be true up to later; tell whether it was.
@@ -136,22 +230,44 @@ class Cache:
         return Dirty(heard_at, self._watermarks.verified_at(snapshot))
 
     def _place(self, snapshot: Snapshot, old: Snapshot | None) -> None:
-        if old is not None:
-            self._plans.release(self._kept.pop(old.customer).plan)
+        """Put ``snapshot`` where ``old`` is, or else last; ``old`` was just asked for, so it is last as well."""
         for tell in self.then:
             tell()
-        snapshot = replace(snapshot, plan=self._plans.share(snapshot.plan))
-        size = weigh(snapshot)
-        if size + weigh_plan(snapshot.plan) > self.max_bytes:  # the others need not make room in vain
-            self._forget(snapshot)
-            return
-        while self.bytes + size > self.max_bytes:
-            self._forget(self._kept.popitem()[1])
-        self._kept[snapshot.customer] = snapshot
+        plan = self._plans.share(snapshot.plan)
+        # What the container has as its key; one that is equal would be there beside it.
+        customer = snapshot.customer if old is None else old.customer
+        if old is not None:
+            self._release(old)
+        self._kept[customer] = snapshot = replace(snapshot, customer=customer, plan=plan)
+        self._weights += weigh(snapshot)
+        if self._is_full() and self._is_too_large(snapshot):
+            self._forget(self._kept.pop(customer))  # the others need not make room in vain
+        while self._is_full():
+            self._forget(self._kept.popitem(last=False)[1])
+
+    def _container(self) -> int:
+        return getsizeof(self._kept) - EMPTY_CONTAINER
+
+    def _is_full(self) -> bool:
+        """Tell whether somebody has to go: also when the container would be too large once it is made anew."""
+        grown = max(0, container_of(len(self._kept)) - self._container())
+        return self.bytes + grown > self.max_bytes
+
+    def _is_too_large(self, snapshot: Snapshot) -> bool:
+        """Tell whether there would be no room if all others went: the container's table would not get smaller by it."""
+        plan, table = snapshot.plan, self._container() - NODE * len(self._kept)
+        size = weigh(snapshot) + weigh_plan(plan) + sum(map(weigh_feature, set(plan.features)))
+        return size + NODE + table > self.max_bytes
+
+    def _release(self, snapshot: Snapshot) -> None:
+        self._plans.release(snapshot.plan)
+        self._weights -= weigh(snapshot)
 
     def _forget(self, snapshot: Snapshot) -> None:
-        self._plans.release(snapshot.plan)
+        self._release(snapshot)
         self.evictions += 1
+        if not self._kept:
+            self._kept.clear()  # only this makes the container small again
 
 
 def with_news(snapshot: Snapshot, dirty: Dirty | None) -> Snapshot:

@@ -6,9 +6,8 @@ them give the same decision.
 
 import asyncio
 from contextlib import AbstractContextManager, suppress
-from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sidecar.core import globs
 from sidecar.core.recall import Recall
@@ -83,14 +82,17 @@ class Checker:
         self._trust = trust
         self._clock = clock
 
-    def sure(self, customer_id: str) -> Sure | None:
+    def now(self) -> float:
+        """Return the time, in Unix seconds, for those who ask about several customers at once."""
+        return self._clock()
+
+    def sure(self, customer_id: str, now: float) -> Sure | None:
         """Return a list that is known, fresh, not due and without news, of a customer of the key's own account.
 
         Then ``glance`` would find the same for who wishes nothing, and begin nothing. This is its fast way for what is
         asked most; None says nothing.
         """
-        key: Any = (customer_id, None)  # equals the Customer, and takes a quarter of its time to make
-        snapshot = self._cache.get(key)
+        snapshot = self._cache.get((customer_id, None))  # equals the Customer, and takes a quarter of its time to make
         if snapshot is None or snapshot.dirty is not None or snapshot.unknown is not None:
             return None
         trust, as_of = self._trust, snapshot.taken_at
@@ -99,12 +101,12 @@ class Checker:
             return None
         audit_at = as_of + trust.unread_for
         as_of = max(as_of, until)
-        age, oldest = self._clock() - as_of, min(trust.undoubted_for, audit_at - as_of)
+        age, oldest = now - as_of, min(trust.undoubted_for, audit_at - as_of)
         return Sure(snapshot, as_of, age, oldest) if 0.0 <= age <= oldest else None
 
     def hit(self, customer_id: str, lookup_key: str) -> tuple[bool, Sure] | None:
         """Answer a question from a list that is ``sure``: entitled or not."""
-        sure = self.sure(customer_id)
+        sure = self.sure(customer_id, self._clock())
         if sure is None:
             return None
         entitled = lookup_key in sure.snapshot.plan.lookup_keys
@@ -112,17 +114,23 @@ class Checker:
         self.ages.add(sure.age)
         return entitled, sure
 
+    def count(self, age: float, *, entitled: int, not_entitled: int) -> None:
+        """Count answers that others gave from one ``sure`` list."""
+        self.hits[True].n += entitled
+        self.hits[False].n += not_entitled
+        self.ages.add(age, entitled + not_entitled)
+
     def look(self, customer: Customer, wishes: Wishes = NO_WISHES) -> tuple[Finding, float] | None:
-        """Return a snapshot out of memory that this caller may be answered from at once.
+        """Return a snapshot out of memory that this caller may be answered from at once; none of an unknown customer.
 
         With it goes the age in seconds up to which others may be, as long as memory stays as it is: -1 for this one only.
         """
-        sure = self.sure(customer.id) if wishes is NO_WISHES and customer.account is None else None
+        sure = self.sure(customer.id, self._clock()) if wishes is NO_WISHES and customer.account is None else None
         if sure is None:
             finding, oldest = self.glance(customer, wishes), -1.0
         else:
             finding, oldest = Finding(sure.snapshot, Source.MEMORY, sure.as_of, sure.age, stale=False), sure.oldest
-        if finding is None:
+        if finding is None or finding.snapshot.unknown is not None:
             return None
         self.ages.add(finding.age)
         return finding, oldest
@@ -172,9 +180,8 @@ class Checker:
 
     def answer(self, customer: Customer, lookup_key: str, wishes: Wishes = NO_WISHES) -> Decision | None:
         """Answer one question from memory; None when memory may not answer it."""
-        began = self._clock()
         finding = self.glance(customer, wishes, lookup_key)
-        return None if finding is None else self._count(decide(finding, lookup_key), began)
+        return None if finding is None else self._count(decide(finding, lookup_key))
 
     async def check(
         self, customer: Customer, lookup_key: str, wishes: Wishes = NO_WISHES, *, wait: float = 0.0
@@ -196,7 +203,8 @@ class Checker:
                 decision = await self._grant(decision, wishes, began, began + wait)
                 span.attributes |= {"reason": decision.reason, "source": decision.source}
                 span.attributes["flight"] = self._last_outcome(customer)
-        return self._count(decision, began)
+            self.durations.add(self._clock() - began)
+        return self._count(decision)
 
     async def _grant(self, decision: Decision, wishes: Wishes, began: float, until: float) -> Decision:
         """Wait for a better answer than ``decision``, if there is any to be had until then."""
@@ -231,13 +239,12 @@ class Checker:
             return decide_by_policy(customer, lookup_key, self._policy(lookup_key, wishes), missing)
         return decide(finding, lookup_key)
 
-    def _count(self, decision: Decision, began: float) -> Decision:
+    def _count(self, decision: Decision) -> Decision:
         self._decisions[decision.reason, decision.source] += 1
         if decision.finding is not None:
             self.ages.add(decision.finding.age)
         if decision.policy is not None:
             self.policy_answers[decision.policy] += 1
-        self.durations.add(self._clock() - began)
         return decision
 
     def aged(self, decision: Decision) -> Decision:
@@ -247,7 +254,7 @@ class Checker:
             return decision
         now = self._clock()
         age, (fresh_for, _) = max(0.0, now - found.as_of), self._trust.bounds(found.snapshot)
-        return replace(decision, finding=replace(found, age=age, stale=found.stale or age > fresh_for))
+        return decision._replace(finding=found._replace(age=age, stale=found.stale or age > fresh_for))
 
     async def refresh(self, customer: Customer) -> Finding:
         """Ask Stripe again, whatever is in memory: the answer is from a flight that took off after this call.
@@ -286,7 +293,7 @@ class Checker:
                     await self._recall.bring(customer)
             finding = self.glance(customer, wishes, lookup_key)
             if finding is not None:
-                return replace(finding, source=Source.STORE)
+                return finding._replace(source=Source.STORE)
             within -= self._clock() - began
         return await self._ask(customer, wishes, within, lookup_key)
 
@@ -342,7 +349,7 @@ class Checker:
         finding = self._found(snapshot, Source.MEMORY)
         fresh_for, stale_for = self._trust.bounds(snapshot, lookup_key)
         if finding.age <= max(wishes.oldest(fresh_for, stale_for), wishes.oldest_on_error(fresh_for)):
-            return replace(finding, stale=True)
+            return finding._replace(stale=True)
         code = cause.code if wishes.max_age is None else "too_old"
         raise NoAnswer(code, str(cause), age=finding.age, cause=cause)
 

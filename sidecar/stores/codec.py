@@ -17,7 +17,7 @@ from zlib import crc32
 import orjson
 
 from sidecar.errors import Unreadable
-from sidecar.model import Customer, Dirty, Feature, Plan, Snapshot, Span, Spans, Unknown
+from sidecar.model import Customer, Dirty, Feature, Plan, Snapshot, Span, Spans, Unknown, packed
 
 T = TypeVar("T")
 
@@ -197,7 +197,7 @@ def read_row(customer: Customer, values: Any) -> Row:
         customer,
         float(taken_at),
         Plan.of(tuple(Feature(str(id_), str(lookup_key)) for id_, lookup_key, _ in features)),
-        tuple(str(id_) for _, _, id_ in features),
+        packed([str(id_) for _, _, id_ in features]),
         None if unknown is None else Unknown(int(unknown[0]), str(unknown[1])),
         None if dirty is None else Dirty(float(dirty[0]), float(dirty[1])),
     )

@@ -7,15 +7,17 @@ as long with a million customers as with none.
 
 import errno
 import os
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sidecar.errors import StoreError, Unreadable
 from sidecar.model import Customer, Snapshot, Spans, begun, marked
 from sidecar.stores.codec import Codec, Row
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection
 
 APPLICATION = 0x65737463
 """SQLite's ``application_id`` of our files: "estc"."""
@@ -76,6 +78,10 @@ class Database:
     """One file. What raises ``StoreError`` has changed nothing in it; it is then to be abandoned, and opened again."""
 
     def __init__(self, path: Path, codec: Codec, *, max_bytes: int) -> None:
+        from sqlite3 import Error, connect  # noqa: PLC0415 -- a megabyte, which who has no store need not load
+
+        self._error: type[Exception] = Error
+        self._open_file = connect
         self.path = path
         self.codec = codec
         self.max_bytes = max_bytes
@@ -84,7 +90,7 @@ class Database:
         self.spans: dict[str | None, Spans] = {}
         self._gap_at = 0.0
         self._inode = 0
-        self._connection: sqlite3.Connection | None = None
+        self._connection: Connection | None = None
 
     def open(self, now: float) -> None:
         """Open the file, or make it; ``spans`` is then what its lists may be vouched for by.
@@ -158,11 +164,11 @@ class Database:
         """Close the file, if it is open."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(sqlite3.Error):  # a last checkpoint that fails is made up for at the next opening
+            with suppress(self._error):  # a last checkpoint that fails is made up for at the next opening
                 connection.close()
 
     @property
-    def _db(self) -> sqlite3.Connection:
+    def _db(self) -> "Connection":
         if self._connection is None:
             raise StoreError("gone", f"{self.path} is not open")
         return self._connection
@@ -174,7 +180,7 @@ class Database:
         with suppress(PermissionError):  # somebody else's file, which we may use
             self.path.chmod(0o600)
         self._inode = self.path.stat().st_ino
-        self._connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+        self._connection = self._open_file(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         if self._number("PRAGMA schema_version") and self._number("PRAGMA application_id") != APPLICATION:
             raise StoreError("not_ours", f"{self.path} is another program's database")
         for pragma in PRAGMAS:
@@ -279,7 +285,7 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except self._error as error:
             name = "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])  # without the extended part
             raise StoreError(CODES.get(name, "failed"), f"{self.path}: {error}") from None
         except OSError as error:

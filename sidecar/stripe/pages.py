@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from sidecar.errors import Broken
-from sidecar.model import Customer, Entitlement, Feature, Plan, Snapshot
+from sidecar.model import SEPARATOR, Customer, Entitlement, Feature, Plan, Snapshot, packed
 from sidecar.stripe.render import LIST_PATH, OBJECT
 
 PAGE_SIZE = 100
@@ -50,6 +50,8 @@ def read_entitlement(item: Any, *, livemode: bool) -> Entitlement:
     id_, lookup_key = item.get("id"), item.get("lookup_key")
     if not (is_text(id_) and is_text(feature) and is_text(lookup_key)):
         raise Broken("an entitlement without id, feature or lookup_key")
+    if SEPARATOR in id_:
+        raise Broken("an entitlement whose id has a line break in it")
     if item.get("livemode") is not livemode:
         raise Broken(f"an entitlement that is not of the key's mode ({'live' if livemode else 'test'})", retry=False)
     return Entitlement(id_, Feature(feature, lookup_key))
@@ -90,7 +92,7 @@ class Reading:
                 raise Broken("an entitlement came twice in one list", retry=False)
             self._read[id_] = feature
         if not page.has_more:
-            return Snapshot(self._customer, taken_at, Plan.of(tuple(self._read.values())), tuple(self._read))
+            return Snapshot(self._customer, taken_at, Plan.of(tuple(self._read.values())), packed(self._read))
         if not page.entitlements:
             raise Broken("an empty page that claims to have more", retry=False)
         if self._pages >= self._max_pages:

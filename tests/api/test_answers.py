@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sidecar.api.answers import Headers, etag, moment, rounded_up
 from sidecar.core.wishes import NO_WISHES
-from sidecar.model import Customer, Feature, Finding, Plan, Snapshot, Source, Unknown
+from sidecar.model import Customer, Feature, Finding, Plan, Snapshot, Source, Unknown, packed
 from sidecar.settings import Freshness
 
 ADA = Customer("cus_ada")
@@ -26,13 +26,13 @@ def test_moments_are_rounded_down_and_ages_up(value: float) -> None:
 def test_a_validator_depends_on_the_entitlements_only() -> None:
     """Order and time do not change it; an id, a key or a feature does."""
     a, b = Feature("feat_1", "a"), Feature("feat_2", "b")
-    one = Snapshot(ADA, 1.0, Plan.of((a, b)), ("ent_1", "ent_2"))
-    assert etag(one) == etag(Snapshot(ADA, 2.0, Plan.of((b, a)), ("ent_2", "ent_1")))
+    one = Snapshot(ADA, 1.0, Plan.of((a, b)), packed(["ent_1", "ent_2"]))
+    assert etag(one) == etag(Snapshot(ADA, 2.0, Plan.of((b, a)), packed(["ent_2", "ent_1"])))
     for other in (
-        Snapshot(ADA, 1.0, Plan.of((a,)), ("ent_1",)),
-        Snapshot(ADA, 1.0, Plan.of((a, b)), ("ent_1", "ent_3")),
-        Snapshot(ADA, 1.0, Plan.of((a, Feature("feat_3", "b"))), ("ent_1", "ent_2")),
-        Snapshot(ADA, 1.0, Plan.of((a, Feature("feat_2", "c"))), ("ent_1", "ent_2")),
+        Snapshot(ADA, 1.0, Plan.of((a,)), packed(["ent_1"])),
+        Snapshot(ADA, 1.0, Plan.of((a, b)), packed(["ent_1", "ent_3"])),
+        Snapshot(ADA, 1.0, Plan.of((a, Feature("feat_3", "b"))), packed(["ent_1", "ent_2"])),
+        Snapshot(ADA, 1.0, Plan.of((a, Feature("feat_2", "c"))), packed(["ent_1", "ent_2"])),
     ):
         assert etag(other) != etag(one)
 

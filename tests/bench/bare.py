@@ -1,4 +1,4 @@
-"""The least that Python can do: the same bytes for every request. It serves ``bare.py PORT FILE``."""
+"""The least that Python can do: the same bytes for every request. It serves ``bare.py PORT SOCKET FILE``."""
 
 import asyncio
 import sys
@@ -21,12 +21,16 @@ class Bare(asyncio.Protocol):
         self._transport.write(self._answer * data.count(b"\r\n\r\n"))
 
 
-async def serve(port: int, answer: bytes) -> None:
-    """Answer until killed."""
-    server = await asyncio.get_running_loop().create_server(lambda: Bare(answer), "127.0.0.1", port)
-    await server.serve_forever()
+async def serve(port: int, path: str, answer: bytes) -> None:
+    """Answer until killed, on a port of loopback and on a unix socket."""
+    loop = asyncio.get_running_loop()
+    servers = (
+        await loop.create_unix_server(lambda: Bare(answer), path),
+        await loop.create_server(lambda: Bare(answer), "127.0.0.1", port),
+    )
+    await asyncio.gather(*(server.serve_forever() for server in servers))
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(int(sys.argv[1]), Path(sys.argv[2]).read_bytes()))
+        runner.run(serve(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]).read_bytes()))

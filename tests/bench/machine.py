@@ -1,9 +1,11 @@
 """Where and when this was measured."""
 
+import json
 import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,11 +25,14 @@ class Machine:
     uvloop: str
     nginx: str
     wrk: str
+    unleash_proxy: str
+    cerbos: str
     load_average: float
 
     @classmethod
-    def this(cls) -> "Machine":
-        """Look around."""
+    def this(cls, tools: Iterable[Path] = ()) -> "Machine":
+        """Look around, also in these folders of npm packages."""
+        tools = list(tools)
         return cls(
             date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
             cores=len(os.sched_getaffinity(0)),
@@ -38,11 +43,19 @@ class Machine:
             uvloop=version("uvloop"),
             nginx=version_said("nginx").removeprefix("nginx version: nginx/"),
             wrk=version_said("wrk").removeprefix("wrk ").partition(" [")[0],
+            unleash_proxy=package_version(tools, "@unleash/proxy"),
+            cerbos=package_version(tools, "@cerbos/cerbos-linux-x64"),
             load_average=round(os.getloadavg()[0], 2),
         )
 
     def __str__(self) -> str:
         return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in asdict(self).items())
+
+
+def package_version(tools: Iterable[Path], name: str) -> str:
+    """Return the version of an npm package in one of these folders."""
+    found = (folder / name / "package.json" for folder in tools)
+    return next((str(json.loads(path.read_text())["version"]) for path in found if path.is_file()), "not found")
 
 
 def cpu_model() -> str:

@@ -147,3 +147,13 @@ def cpu_seconds(pid: int) -> float:
 def resident_bytes(pid: int) -> int:
     """Return the memory that a process and its children hold; pages that they share count once for each."""
     return sum(stat.pages for stat in family(pid)) * PAGE
+
+
+def busy_seconds(core: int) -> float:
+    """Return how long a core has worked for any process, or was taken by the host (proc(5)); not for interrupts."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{core}":
+            user, nice, system, _, _, _, _, steal = map(int, ticks[:8])
+            return (user + nice + system + steal) / TICKS
+    raise Failed(f"/proc/stat does not know core {core}")

@@ -1,45 +1,29 @@
-"""The servers that are compared, each in a process of its own on loopback, warmed and looked at before it is measured."""
+"""The servers that are compared, each in a process of its own, on loopback and, where it can, on a unix socket."""
 
 import json
-import shutil
 import socket
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 from time import perf_counter, sleep
+from typing import TypeVar, cast
 
-from tests.bench.nginx import LIST, configuration
 from tests.bench.processes import Cores, Failed, started
-from tests.bench.upstream import CUSTOMER, KEY, LOOKUP_KEYS
+from tests.bench.questions import Answer, Question
 
-LOOKUP_KEY = LOOKUP_KEYS[3]
-CHECK = f"/v1/customers/{CUSTOMER}/entitlements/{LOOKUP_KEY}"
-MEMBERS = {"customer", "lookup_key", "entitled", "reason", "source", "age", "stale", "as_of"}
-STARTING = 15.0
-"""Seconds that a server gets until it listens."""
+STARTING = 20.0
+"""Seconds that a server gets until it listens, and answers as it should."""
 
-OURS, PLAIN, NGINX, BARE = "this sidecar", "aiohttp + TTLCache", "nginx proxy_cache", "bare asyncio protocol"
+Address = int | str
+"""A port of loopback, or the path of a unix socket."""
+
+Found = TypeVar("Found")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer, also as it came over the wire."""
-
-    head: bytes
-    body: bytes
-
-    @property
-    def is_ok(self) -> bool:
-        """Whether the status is 200."""
-        return self.head.startswith(b"HTTP/1.1 200 ")
-
-    @property
-    def raw(self) -> bytes:
-        """Every byte of it."""
-        return self.head + self.body
+class Absent(Exception):
+    """A server cannot be had here, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,127 +33,95 @@ class Server:
     name: str
     pid: int
     port: int
-    path: str
-    is_right: Callable[[Answer], bool]
+    socket: str = ""
+    """The path of its unix socket."""
+    ops: int = 0
+    """The port of its metrics."""
 
     @property
     def url(self) -> str:
-        """What is asked."""
-        return f"http://127.0.0.1:{self.port}{self.path}"
+        """Where it is on loopback."""
+        return f"http://127.0.0.1:{self.port}"
 
-    def verify(self) -> Answer:
-        """Ask once and return the answer.
+    def verify(self, question: Question, *, over_unix: bool = False) -> Answer:
+        """Ask once, the last of the paths, and return the answer.
 
         :raises Failed: when it is not the one that this server has to give.
         """
-        answer = fetch(self.port, self.path)
-        if not self.is_right(answer):
-            raise Failed(f"{self.name} answered wrongly:\n{answer.raw.decode(errors='replace')}")
+        path = question.paths[-1]
+        answer = fetch(self.socket if over_unix else self.port, question.raw(path))
+        if not question.is_right(path, answer):
+            raise Failed(f"{self.name} answered {path} wrongly:\n{answer.raw[:2000].decode(errors='replace')}")
         return answer
 
+    def await_right(self, question: Question) -> None:
+        """Ask until the answer is right.
 
-def is_decision(answer: Answer) -> bool:
-    """Whether this is a check's decision, out of memory."""
-    said = json.loads(answer.body) if answer.is_ok else {}
-    return said.keys() >= MEMBERS and said["entitled"] is True and said["source"] == "memory"
-
-
-def is_cached_list(answer: Answer) -> bool:
-    """Whether this is Stripe's list, out of nginx's cache."""
-    said = json.loads(answer.body) if answer.is_ok else {"data": []}
-    keys = {entitlement["lookup_key"] for entitlement in said["data"]}
-    return b"\r\nX-Cache-Status: HIT\r\n" in answer.head and keys == set(LOOKUP_KEYS)
+        :raises Failed: when that takes too long.
+        """
+        until = perf_counter() + STARTING
+        while True:
+            try:
+                _ = self.verify(question)
+            except Failed:
+                if perf_counter() > until:
+                    raise
+                sleep(0.05)
+            else:
+                return
 
 
 class Stage:
-    """Starts the servers, one by one; all stop when the stack closes."""
+    """Starts servers when they are first asked for; all stop when the stack closes."""
 
-    def __init__(self, stack: ExitStack, folder: Path, cores: Cores) -> None:
+    def __init__(self, stack: ExitStack, folder: Path, cores: Cores, tools: list[Path]) -> None:
+        self.folder = folder
+        self.cores = cores
+        self.tools = tools
+        """Folders of npm packages."""
         self._stack = stack
-        self._folder = folder
-        self._cores = cores
-        self._stripe = free_port()
+        self._had: dict[str, object] = {}
 
-    def start_stripe(self) -> None:
-        """Start the built-in Stripe, beside the load generator: it has nothing to do while others are measured."""
-        command = [sys.executable, "-m", "tests.bench.upstream", str(self._stripe)]
-        self._start("stripe", command, self._stripe, core=self._cores.load)
+    def once(self, name: str, make: Callable[[], Found]) -> Found:
+        """Return what was made under this name, or make it."""
+        if name not in self._had:
+            try:
+                self._had[name] = make()
+            except Absent as absent:
+                self._had[name] = absent
+        found = self._had[name]
+        if isinstance(found, Absent):
+            raise found
+        return cast("Found", found)  # one name, one type
 
-    def stripe_requests(self) -> int:
-        """Return how often the built-in Stripe was asked for a list."""
-        return int(json.loads(fetch(self._stripe, "/demo").body)["requests"].get("list", 0))
-
-    def sidecar(self) -> Server:
-        """Start this project's sidecar, with its settings as they come."""
-        port = free_port()
-        variables = {
-            "SIDECAR_STRIPE_API_KEY": KEY,
-            "SIDECAR_STRIPE_API_BASE": f"http://127.0.0.1:{self._stripe}",
-            "SIDECAR_LISTEN": f"127.0.0.1:{port}",
-            "SIDECAR_OPS_LISTEN": "127.0.0.1:0",
-        }
-        pid = self._start("sidecar", [sys.executable, "-m", "sidecar", "serve"], port, variables=variables)
-        return warmed(Server(OURS, pid, port, CHECK, is_decision))
-
-    def plain(self) -> Server:
-        """Start the plain handler."""
-        port = free_port()
-        stripe = f"http://127.0.0.1:{self._stripe}"
-        pid = self._start("plain", [sys.executable, "-m", "tests.bench.plain", str(port), stripe], port)
-        return warmed(Server(PLAIN, pid, port, CHECK, is_decision))
-
-    def nginx(self, program: str) -> Server:
-        """Start nginx."""
-        port, home = free_port(), self._folder / "nginx"
-        home.mkdir()
-        written = home / "nginx.conf"
-        written.write_text(configuration(port, self._stripe))
-        pid = self._start("nginx", [program, "-p", f"{home}/", "-e", "stderr", "-c", str(written)], port)
-        return warmed(Server(NGINX, pid, port, f"{LIST}?customer={CUSTOMER}", is_cached_list))
-
-    def bare(self, answer: Answer) -> Server:
-        """Start the bare protocol; it says ``answer`` to everything."""
-        port, said = free_port(), self._folder / "answer"
-        said.write_bytes(answer.raw)
-        pid = self._start("bare", [sys.executable, "-m", "tests.bench.bare", str(port), str(said)], port)
-        return warmed(Server(BARE, pid, port, CHECK, lambda given: given.raw == answer.raw))
-
-    def _start(
+    def start(
         self,
         name: str,
         command: list[str],
         port: int,
         *,
-        core: int | None = None,
+        beside_load: bool = False,
         variables: dict[str, str] | None = None,
     ) -> int:
-        log = self._folder / f"{name}.log"
-        core = self._cores.server if core is None else core
+        """Start a process and wait until it listens on ``port``; return its id.
+
+        :raises Failed: when it does not.
+        """
+        log = self.folder / f"{name}.log"
+        core = self.cores.load if beside_load else self.cores.server
         child = self._stack.enter_context(started(command, core=core, log=log, variables=variables))
         await_listening(name, child, port, log)
         return child.pid
 
+    def package(self, path: str) -> Path:
+        """Return a file of an npm package.
 
-@contextmanager
-def running(folder: Path, cores: Cores) -> Iterator[tuple[Stage, list[Server]]]:
-    """Start every server that can be had here; leaving stops them."""
-    with ExitStack() as stack:
-        stage = Stage(stack, folder, cores)
-        stage.start_stripe()
-        ours = stage.sidecar()
-        servers = [ours, stage.plain()]
-        program = shutil.which("nginx")
-        if program is not None:
-            servers.append(stage.nginx(program))
-        servers.append(stage.bare(ours.verify()))
-        yield stage, servers
-
-
-def warmed(server: Server) -> Server:
-    """Return ``server`` once it has asked Stripe for the one customer and answers out of its cache."""
-    fetch(server.port, server.path)
-    server.verify()
-    return server
+        :raises Absent: when it is in none of the folders.
+        """
+        for folder in self.tools:
+            if (found := folder / path).is_file():
+                return found
+        raise Absent(f"{path} is in no folder that --node-modules or NODE_PATH names")
 
 
 def free_port() -> int:
@@ -195,22 +147,31 @@ def await_listening(name: str, child: Popen[bytes], port: int, log: Path) -> Non
     raise Failed(f"{name} does not listen:\n{log.read_text(errors='replace')[-2000:]}")
 
 
-def fetch(port: int, path: str) -> Answer:
-    """Return the answer to a GET, byte for byte as wrk would get it.
+def fetch(address: Address, request: bytes) -> Answer:
+    """Return the answer to a request, byte for byte as a load generator would get it.
 
     :raises Failed: when there is none that says how long it is.
     """
-    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
     try:
-        with (
-            socket.create_connection(("127.0.0.1", port), timeout=5) as connection,
-            connection.makefile("rb") as stream,
-        ):
-            connection.sendall(request.encode())
-            lines = []
-            while (line := stream.readline()).strip():
-                lines.append(line)
-            lengths = [int(line[15:]) for line in lines if line.lower().startswith(b"content-length:")]
-            return Answer(b"".join([*lines, line]), stream.read(lengths[0]))
+        with socket.socket(socket.AF_INET if isinstance(address, int) else socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(("127.0.0.1", address) if isinstance(address, int) else address)
+            connection.sendall(request)
+            with connection.makefile("rb") as stream:
+                lines = []
+                while (line := stream.readline()).strip():
+                    lines.append(line)
+                lengths = [int(line[15:]) for line in lines if line.lower().startswith(b"content-length:")]
+                return Answer(b"".join([*lines, line]), stream.read(lengths[0]))
     except (OSError, ValueError, IndexError) as error:
-        raise Failed(f"http://127.0.0.1:{port}{path} gives no answer: {error!r}") from None
+        raise Failed(f"{address} gives no answer to {request[:200]!r}: {error!r}") from None
+
+
+def get(port: int, path: str) -> bytes:
+    """Return the body of the answer to a GET."""
+    return fetch(port, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()).body
+
+
+def count_of_lists(stripe: int) -> int:
+    """Return how often the built-in Stripe was asked for a list."""
+    return int(json.loads(get(stripe, "/demo"))["requests"].get("list", 0))

@@ -1,4 +1,7 @@
-"""The built-in Stripe in a process of its own, with one customer who holds ten features: ``upstream.py PORT``."""
+"""The built-in Stripe in a process of its own: one customer who holds ten features, a crowd of whom each holds five.
+
+``upstream.py PORT`` serves it.
+"""
 
 import asyncio
 import sys
@@ -10,14 +13,24 @@ from sidecar.demo import FakeStripe, serving
 CUSTOMER = "cus_bench"
 KEY = "sk_test_demo"
 LOOKUP_KEYS = [f"feature-{number}" for number in range(10)]
+CROWD = [f"cus_{number:014}" for number in range(10_000)]
+HELD = LOOKUP_KEYS[::2]
+"""What each of the crowd holds."""
+
+
+def filled() -> FakeStripe:
+    """Return a Stripe that knows them all; no event tells of it."""
+    stripe = FakeStripe(key=KEY)
+    own = stripe.accounts[None]
+    for customer in (CUSTOMER, *CROWD):
+        for lookup_key in LOOKUP_KEYS if customer == CUSTOMER else HELD:
+            own.grant(customer, lookup_key, new_feature=False)
+    return stripe
 
 
 async def serve(port: int) -> None:
     """Answer until killed."""
-    stripe = FakeStripe(key=KEY)
-    for lookup_key in LOOKUP_KEYS:
-        stripe.grant(CUSTOMER, lookup_key)
-    async with serving(stripe, port=port):
+    async with serving(filled(), port=port):
         await asyncio.Event().wait()
 
 

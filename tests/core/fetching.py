@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from sidecar.core.checker import Policies
 from sidecar.core.heart import Heart, Ports, Rules
@@ -20,6 +21,7 @@ from sidecar.model import (
     Policy,
     Snapshot,
     Unknown,
+    packed,
 )
 from sidecar.settings import Freshness
 from sidecar.stores.memory import Memory
@@ -34,7 +36,7 @@ FRESHNESS = Freshness(fresh_for=300, stale_for=86400, unknown_for=60, dirty_wait
 def held(customer: Customer, taken_at: float, *lookup_keys: str) -> Snapshot:
     """Return a snapshot with an entitlement for each lookup key."""
     plan = Plan.of(tuple(Feature(f"feat_{key}", key) for key in lookup_keys))
-    return Snapshot(customer, taken_at, plan, tuple(f"ent_{customer.id}_{key}" for key in lookup_keys))
+    return Snapshot(customer, taken_at, plan, packed([f"ent_{customer.id}_{quote(key)}" for key in lookup_keys]))
 
 
 def unknown(customer: Customer, taken_at: float, message: str = "No such customer") -> Snapshot:

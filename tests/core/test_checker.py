@@ -974,20 +974,21 @@ async def test_every_decision_is_counted_by_reason_and_source(house: House) -> N
 
 
 def test_ages_and_durations_are_counted(clock: FakeClock) -> None:
-    """Every check has a duration; only what is answered from knowledge has an age."""
+    """What memory answers at once has no duration; only what is answered from knowledge has an age."""
 
     async def story() -> House:
         house = House(clock)
         house.remember(10, "pro")
         await house.check()
+        house.checker.answer(ADA, "pro")
         house.upstream.gate.clear()
         await house.check(customer=BOB)
         await house.tasks.close()
         return house
 
     checker = play(clock, story()).checker
-    assert (checker.ages.cumulative()[-1], checker.ages.sum) == ((inf, 1), 10)
-    assert checker.durations.cumulative()[-1] == (inf, 2)
+    assert (checker.ages.cumulative()[-1], checker.ages.sum) == ((inf, 2), 20)
+    assert checker.durations.cumulative()[-1] == (inf, 1)
     assert checker.durations.sum == pytest.approx(2, abs=1e-5)
 
 

@@ -1,7 +1,5 @@
 """Guards of the product that are removed in a real process, besides those that the simulation removes."""
 
-from dataclasses import replace
-
 from sidecar.core.checker import Checker
 from tests.simulation.mutations import mutation
 
@@ -12,6 +10,6 @@ def serving_renews_the_age(glance):
 
     def glance_as_if_new(self, *question):
         finding = glance(self, *question)
-        return finding and replace(finding, as_of=self._clock(), age=0.0)
+        return finding and finding._replace(as_of=self._clock(), age=0.0)
 
     return glance_as_if_new

@@ -231,7 +231,7 @@ async def test_a_stale_customer_costs_one_flight_not_one_per_question(upstream: 
         stripe.break_with(Fault.ENDLESS)  # fails without a retry
         for _ in range(100):
             assert (await sidecar.check("cus_1", "a"))["stale"] is True
-        assert stripe.count() == 2
+        assert 2 <= stripe.count() <= 10, "it is tried again by and by, which a slow machine lives to see"
         stripe.break_with(None)
 
 

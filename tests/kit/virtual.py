@@ -40,5 +40,5 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 def play(clock: FakeClock, story: Coroutine[Any, Any, T]) -> T:
     """Run ``story`` in a loop of its own whose sleeps take no time and move ``clock``."""
-    with asyncio.Runner(debug=True, loop_factory=lambda: VirtualLoop(clock)) as runner:
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
         return runner.run(story)

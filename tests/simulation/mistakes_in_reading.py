@@ -6,7 +6,7 @@ from dataclasses import replace
 from sidecar.errors import CursorVanished, OverBudget
 from sidecar.kit.bucket import Bucket
 from sidecar.kit.limiter import Limiter
-from sidecar.model import Plan, Snapshot
+from sidecar.model import Plan, Snapshot, packed
 from sidecar.stripe.client import StripeClient
 from sidecar.stripe.events import Sweep
 from sidecar.stripe.feed import Ears, Feed
@@ -20,7 +20,7 @@ def a_page_is_a_list(_take):
 
     def take_for_all(self, page):
         plan = Plan.of(tuple(one.feature for one in page.entitlements))
-        return Snapshot(self._customer, page.asked_at, plan, tuple(one.id for one in page.entitlements))
+        return Snapshot(self._customer, page.asked_at, plan, packed([one.id for one in page.entitlements]))
 
     return take_for_all
 

@@ -26,7 +26,7 @@ def simulation(*words: str, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_every_promise_is_kept() -> None:
     """Whatever Stripe, the network, callers and restarts do, no answer says what its age does not cover."""
     done = simulation("--seeds", SEEDS)
@@ -50,7 +50,7 @@ def noticed() -> dict[str, str]:
     return dict(re.findall(r"^noticed (\S+) by seed \d+: ([^:]+):", done.stdout, re.MULTILINE))
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("title", MUTATIONS)
 def test_a_missing_rule_is_noticed(title: str) -> None:
     """Without one of the product's rules, some history breaks the promise that rests on it."""

@@ -11,7 +11,7 @@ import stamina.instrumentation
 
 from sidecar.errors import UpstreamError
 from sidecar.kit.tasks import Tasks
-from sidecar.model import Customer, Plan, Snapshot, Unknown
+from sidecar.model import Customer, Plan, Snapshot, Unknown, packed
 from sidecar.stores.memory import Memory
 from tests.simulation.callers import Caller
 from tests.simulation.disk import Disk, File
@@ -182,7 +182,7 @@ class World:
         unknown = Unknown(400, "No such customer") if person.created > at else None
         held = [] if unknown else person.list_at(at)
         plan = Plan.of(tuple(one.feature for one in held))
-        return Snapshot(customer, at, plan, tuple(one.id for one in held), unknown)
+        return Snapshot(customer, at, plan, packed([one.id for one in held]), unknown)
 
     def _offer(self, process: Process, customer: Customer, offered: Snapshot | None) -> None:
         """Bring ``offered`` to a cache that holds a list of that customer and forgets none (see ``ROOMY``)."""

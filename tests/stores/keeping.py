@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sidecar.kit.clock import Clock
-from sidecar.model import Customer, Dirty, Feature, Plan, Snapshot, Unknown
+from sidecar.model import Customer, Dirty, Feature, Plan, Snapshot, Unknown, packed
 from sidecar.stores.codec import Checksum, Codec, Seal
 from sidecar.stores.database import Database
 from sidecar.stores.sqlite import Sqlite
@@ -23,7 +23,7 @@ made: list[Database] = []
 def listed(customer: Customer = ADA, *keys: str, taken_at: float = NOW, dirty: Dirty | None = None) -> Snapshot:
     """Return a list with an entitlement for each lookup key."""
     plan = Plan.of(tuple(Feature(f"feat_{key}", key) for key in keys))
-    return Snapshot(customer, taken_at, plan, tuple(f"ent_{key}" for key in keys), dirty=dirty)
+    return Snapshot(customer, taken_at, plan, packed([f"ent_{key}" for key in keys]), dirty=dirty)
 
 
 def nobody(customer: Customer = ADA, taken_at: float = NOW) -> Snapshot:

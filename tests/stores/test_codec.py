@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import Unreadable
-from sidecar.model import Customer, Dirty, Feature, Plan, Snapshot, Span, Unknown
+from sidecar.model import Customer, Dirty, Feature, Plan, Snapshot, Span, Unknown, packed
 from sidecar.stores.codec import Checksum, Codec, Row, Seal, Sealed, read_key
 from tests.stores.keeping import ADA, BOB, NOW, listed
 
@@ -16,14 +16,15 @@ SEALS: list[Seal] = [Checksum(), Sealed(KEY)]
 BOTH = pytest.mark.parametrize("seal", SEALS, ids=["plain", "sealed"])
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+IDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), min_size=1, max_size=40)
 TIMES = st.floats(0, 4e9)
-PLANS = st.lists(st.tuples(TEXTS, TEXTS, TEXTS), max_size=5)
+PLANS = st.lists(st.tuples(TEXTS, TEXTS, IDS), max_size=5)
 SNAPSHOTS = st.builds(
     lambda taken_at, rows, unknown, dirty: Snapshot(
         ADA,
         taken_at,
         Plan.of(tuple(Feature(id_, key) for id_, key, _ in rows)),
-        tuple(id_ for *_, id_ in rows),
+        packed([id_ for *_, id_ in rows]),
         unknown,
         dirty,
     ),
@@ -90,7 +91,17 @@ def test_a_newer_version_is_not_guessed_at() -> None:
         writer.decode(ADA, b"\x02" + body[1:], name)
 
 
-@pytest.mark.parametrize("values", [[], [1, 2], [1, 2, [["f", "k"]], None, None], [1, "x", [], None, None], {"a": 1}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        [1, 2],
+        [1, 2, [["f", "k"]], None, None],
+        [1, 2, [["f", "k", "e\ne"]], None, None],
+        [1, "x", [], None, None],
+        {"a": 1},
+    ],
+)
 def test_what_is_whole_but_no_row_is_refused(values: object) -> None:
     """A checksum that is right makes no list of it."""
     writer = codec(Checksum())

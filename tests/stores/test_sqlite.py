@@ -365,7 +365,7 @@ class TestTrouble:
     async def test_a_file_damaged_under_us_is_noticed(self, path: Path, clock: ShiftedClock) -> None:
         """The next reading that meets the damage puts it aside; what memory holds is written anew."""
         async with store(path, clock) as kept:
-            crowd = [Customer(f"cus_{number}") for number in range(3000)]
+            crowd = [Customer(f"cus_{number}") for number in range(300)]
             for customer in crowd:
                 kept.write(listed(customer, "a", "b"))
         await asyncio.to_thread(spoil, path)

@@ -121,6 +121,12 @@ class TestACompleteRead:
         """Live objects are read by a live key."""
         assert read(pages_of([entitlement(1, livemode=True)], 10), livemode=True).ids == ("ent_test_0001",)
 
+    @given(ids=st.lists(st.text(st.characters(exclude_characters="\n"), min_size=1), unique=True, max_size=8))
+    def test_keeps_whatever_is_an_id(self, ids: list[str]) -> None:
+        """They are compared with others later, and given back: none is changed, none is taken for two."""
+        found = read(pages_of([entitlement(number, id=id_) for number, id_ in enumerate(ids)], 3))
+        assert [item.id for item in found.entitlements] == list(found.ids) == ids
+
     def test_does_not_mind_fields_that_are_new(self) -> None:
         """Stripe adds fields without a new version."""
         page = pages_of([entitlement(1, metadata={"a": "b"})], 10)[0] | {"total_count": 1}
@@ -200,6 +206,11 @@ class TestWhatIsNoPage:
         """A field that is missing, empty or no text spoils the page."""
         with pytest.raises(Broken, match="without id, feature or lookup_key"):
             read_page(pages_of([entitlement(1), entitlement(2, **{field: value})], 10)[0], livemode=False, asked_at=0)
+
+    def test_has_an_id_of_two_lines(self) -> None:
+        """No id of Stripe's has; ids are kept line by line, so it would be taken for two."""
+        with pytest.raises(Broken, match="a line break"):
+            read_entitlement(entitlement(1, id="ent_test\n0001"), livemode=False)
 
     @pytest.mark.parametrize("said", [None, True, "false", 0])
     def test_has_entitlements_of_another_mode_than_a_test_key(self, said: object) -> None:

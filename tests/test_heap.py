@@ -1,0 +1,62 @@
+"""How memory is handed out and taken back."""
+
+import ctypes
+import gc
+import platform
+from collections.abc import Iterator
+
+import pytest
+
+from sidecar import heap
+
+
+class Library:
+    """A C library that notes what it was told."""
+
+    def __init__(self, answer: int) -> None:
+        self.told: list[tuple[int, int]] = []
+        self._answer = answer
+
+    def mallopt(self, option: int, value: int) -> int:
+        """Take note, and answer as one that can do it or not."""
+        self.told.append((option, value))
+        return self._answer
+
+
+def test_large_blocks_get_maps_of_their_own() -> None:
+    """The limit is the one that is meant, whatever was freed before."""
+    library = Library(1)
+    assert heap.set_up(library)
+    assert library.told == [(-3, 1 << 20)]
+
+
+def test_a_library_that_cannot_do_it_is_left_alone() -> None:
+    """It refuses, or has no such function, as musl has none; the sidecar works all the same."""
+    assert not heap.set_up(Library(0))
+    assert not heap.set_up(object())
+
+
+def test_it_is_set_where_there_is_glibc() -> None:
+    """In this very process; elsewhere there is nothing to set."""
+    assert heap.set_up() is hasattr(ctypes.CDLL(None), "mallopt")
+    assert heap.set_up() or platform.libc_ver()[0] != "glibc"
+
+
+@pytest.fixture
+def collector() -> Iterator[None]:
+    before = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*before)
+
+
+@pytest.mark.usefixtures("collector")
+def test_what_is_there_at_the_start_is_not_looked_at_again() -> None:
+    """What comes later is; a circle that is left behind goes."""
+    heap.settle()
+    assert gc.get_freeze_count() > 10_000
+    assert gc.get_threshold()[0] == heap.YOUNG
+    circle: list[object] = []
+    circle.append(circle)
+    del circle
+    assert gc.collect() >= 1
