@@ -1,13 +1,12 @@
 """The image is built once, where that can be done."""
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.packaging.image import Image, Store, lacking
+from tests.packaging.image import Image, Store, lacking, run
 
 SECRET = "planted-in-the-configuration-of-pip"
 
@@ -17,12 +16,14 @@ def store() -> Iterator[Store]:
     """Have a place for images, with the base in it."""
     if reason := lacking():
         pytest.skip(reason)
-    directory = Path(tempfile.mkdtemp())  # not pytest's own: it would keep three of them, a gigabyte each
-    store = Store(directory, secret=SECRET)
-    store.add_base()
-    yield store
-    store.end()
-    shutil.rmtree(directory)
+    with tempfile.TemporaryDirectory() as directory:
+        # Many small files, written and thrown away at once: a gigabyte that no disk need see.
+        run("mount", "-t", "tmpfs", "tmpfs", directory)
+        store = Store(Path(directory), secret=SECRET)
+        store.add_base()
+        yield store
+        store.end()
+        run("umount", "--recursive", directory)
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,8 @@ class Container:
         pid_file = self.directory / "pid"
         with log.open("ab") as output:
             process = await self._runc(
-                *("run", "--bundle", str(self.directory), "--pid-file", str(pid_file), self.name), output=output.fileno()
+                *("run", "--bundle", str(self.directory), "--pid-file", str(pid_file), self.name),
+                output=output.fileno(),
             )
 
         async def let_go() -> None:
@@ -61,10 +62,10 @@ class Container:
             await process.wait()
 
         async with asyncio.timeout(PATIENCE):
-            while not (pid_file.exists() and pid_file.read_text()):  # noqa: ASYNC240 -- a few bytes of memory
-                assert process.returncode is None, log.read_text()  # noqa: ASYNC240 -- the same
+            while not (pid_file.exists() and pid_file.read_text()):
+                assert process.returncode is None, log.read_text()  # noqa: ASYNC240 -- a few lines
                 await asyncio.sleep(0.001)
-            pid = int(pid_file.read_text())  # noqa: ASYNC240 -- the same
+            pid = int(pid_file.read_text())
             while not hears(pid) and process.returncode is None:
                 await asyncio.sleep(0)
         return Started(pid, asyncio.get_running_loop().create_task(process.wait()), let_go)
@@ -94,5 +95,9 @@ def hears(pid: int) -> bool:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except ProcessLookupError:
         return False
-    masks = {name: int(value, 16) for name, _, value in (line.partition(":") for line in lines) if name in ("SigBlk", "SigCgt")}
+    masks = {
+        name: int(value, 16)
+        for name, _, value in (line.partition(":") for line in lines)
+        if name in ("SigBlk", "SigCgt")
+    }
     return program not in (b"", b"runc") and bool((masks["SigBlk"] | masks["SigCgt"]) >> (signal.SIGTERM - 1) & 1)

@@ -19,7 +19,9 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ("buildah", "runc", "debootstrap", "strip")
 BASE = "localhost/python:slim"
 SUITE = "bookworm"
-PACKAGES = "ca-certificates,libbz2-1.0,libexpat1,libffi8,liblzma5,libreadline8,libsqlite3-0,libssl3,libuuid1,netbase,zlib1g"
+PACKAGES = (
+    "ca-certificates,libbz2-1.0,libexpat1,libffi8,liblzma5,libreadline8,libsqlite3-0,libssl3,libuuid1,netbase,zlib1g"
+)
 MADE_AT = 1_700_000_000
 """The time that stands in an image and on all its files, as in a release SOURCE_DATE_EPOCH."""
 
@@ -39,7 +41,9 @@ def lacking() -> str:
 def python() -> Path:
     """Return the folder of the Python for the base: the newest 3.13, as in the Dockerfile, or the one that runs this."""
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    found = sorted(versions.glob("3.13.*"), key=lambda path: [int(part) for part in path.name.split(".") if part.isdigit()])
+    found = sorted(
+        versions.glob("3.13.*"), key=lambda path: [int(part) for part in path.name.split(".") if part.isdigit()]
+    )
     return found[-1] if found else Path(sys.base_prefix)
 
 
@@ -62,12 +66,21 @@ def make_base(directory: Path) -> None:
     """Make in ``directory`` what `python:slim` has: Debian without recommendations, a CPython in /usr/local, no bytecode."""
     run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, directory)
     (directory / "etc/resolv.conf").write_text("")  # the machine's own until now
-    for useless in ("var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/locale", "usr/share/man"):
+    for useless in (
+        "var/cache/apt",
+        "var/lib/apt/lists",
+        "var/log",
+        "usr/share/doc",
+        "usr/share/locale",
+        "usr/share/man",
+    ):
         shutil.rmtree(directory / useless)
         (directory / useless).mkdir()
     local, tree = directory / "usr/local", python()
     for name in ("bin", "include", "lib"):
-        leave = shutil.ignore_patterns("site-packages", "__pycache__", "test", "tests", "*.a", "pip*", "idle*", "pydoc*", "2to3*")
+        leave = shutil.ignore_patterns(
+            "site-packages", "__pycache__", "test", "tests", "*.a", "pip*", "idle*", "pydoc*", "2to3*"
+        )
         shutil.copytree(tree / name, local / name, symlinks=True, dirs_exist_ok=True, ignore=leave)
     library = next((tree / "lib").glob("python3.*"))
     for pip in (library / "site-packages").glob("pip*"):
@@ -152,7 +165,9 @@ class Store:
     def buildah(self, *arguments: str | Path) -> str:
         """Run buildah and return what it printed."""
         command, *rest = arguments
-        trusting = ["--signature-policy", self.directory / "policy.json"] if command in ("bud", "commit", "from") else []
+        trusting = (
+            ["--signature-policy", self.directory / "policy.json"] if command in ("bud", "commit", "from") else []
+        )
         return run("buildah", command, *trusting, *rest, env=self.environment)
 
     def add_base(self) -> None:
@@ -166,7 +181,9 @@ class Store:
         """Build a target of the Dockerfile and return the image's id."""
         configuration = pip_configuration()
         secret = self.directory / "pip.conf"
-        secret.write_text(f"# {self.secret}\n[global]\n" + "".join(f"{name} = {value}\n" for name, value in configuration.items()))
+        secret.write_text(
+            f"# {self.secret}\n[global]\n" + "".join(f"{name} = {value}\n" for name, value in configuration.items())
+        )
         files = {
             Path(word.removeprefix("file://").removesuffix("/simple"))  # beside an index are the files that it names
             for value in configuration.values()

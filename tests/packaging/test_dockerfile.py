@@ -30,7 +30,8 @@ def test_hadolint_has_nothing_to_say() -> None:
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
     if hadolint is None:
         pytest.skip("there is no hadolint")
-    checked = subprocess.run([hadolint, "--no-color", "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 -- ours
+    command = [hadolint, "--no-color", "Dockerfile"]
+    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 -- ours
     assert (checked.returncode, checked.stdout) == (0, "")
 
 

@@ -46,7 +46,7 @@ def contained(
 ) -> Callable[[str], tuple[Container, Sidecar]]:
     """Name a sidecar that was not started yet, in a container of its own."""
     truth = Truth(stripe)
-    truth.grant("cus_ada", "sso")
+    truth.change("cus_ada", "sso", held=True)
     variables = LOCAL | {"SIDECAR_STRIPE_API_BASE": upstream}
 
     def contain(name: str) -> tuple[Container, Sidecar]:
@@ -68,7 +68,7 @@ async def test_it_answers_and_ends(contained: Callable[[str], tuple[Container, S
     await sidecar.start()
     assert (await sidecar.check("cus_ada", "sso"))["reason"] == "entitled"
     assert (await sidecar.metrics())['checks_total{reason="entitled",source="upstream"}'] == 1
-    assert await container.execute("entitlement-sidecar", "health", "--url", sidecar.ops_url) == (0, "")
+    assert (await container.execute("entitlement-sidecar", "health", "--url", sidecar.ops_url))[0] == 0
     assert await container.execute("entitlement-sidecar", "version") == (0, f"{__version__}\n")
     status, wrote = await container.execute("python", "-c", "open('/opt/app/x', 'w')")
     assert status == 1
@@ -155,7 +155,9 @@ def test_no_layer_keeps_how_pip_was_configured(image: Image) -> None:
 
 def test_the_small_one_has_no_shell(minimal: Image, runtime: Image) -> None:
     """Nothing to run but Python and what starts it; a scanner finds the versions of Debian's libraries."""
-    programs = {path.name for folder in ("bin", "sbin", "usr/bin", "usr/sbin") for path in (minimal.files / folder).glob("*")}
+    programs = {
+        path.name for folder in ("bin", "sbin", "usr/bin", "usr/sbin") for path in (minimal.files / folder).glob("*")
+    }
     assert programs == {"env"}
     assert not any(path.lstat().st_mode & 0o6000 for path in minimal.files.rglob("*"))
     assert "Package: libssl3" in (minimal.files / "var/lib/dpkg/status").read_text()
