@@ -19,11 +19,13 @@ def store() -> Iterator[Store]:
     with tempfile.TemporaryDirectory() as directory:
         # Many small files, written and thrown away at once: a gigabyte that no disk need see.
         run("mount", "-t", "tmpfs", "tmpfs", directory)
-        store = Store(Path(directory), secret=SECRET)
-        store.add_base()
-        yield store
-        store.end()
-        run("umount", "--recursive", directory)
+        try:
+            store = Store(Path(directory), secret=SECRET)
+            store.add_base()
+            yield store
+            store.end()
+        finally:
+            run("umount", "--recursive", directory)
 
 
 @pytest.fixture(scope="session")

@@ -165,9 +165,9 @@ class Store:
     def buildah(self, *arguments: str | Path) -> str:
         """Run buildah and return what it printed."""
         command, *rest = arguments
-        trusting = (
-            ["--signature-policy", self.directory / "policy.json"] if command in ("bud", "commit", "from") else []
-        )
+        trusting: list[str | Path] = []
+        if command in ("bud", "commit", "from"):
+            trusting = ["--signature-policy", self.directory / "policy.json"]
         return run("buildah", command, *trusting, *rest, env=self.environment)
 
     def add_base(self) -> None:

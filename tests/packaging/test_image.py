@@ -41,20 +41,24 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-def contained(
+async def contained(
     image: Image, stripe: FakeStripe, upstream: str, session: aiohttp.ClientSession, tmp_path: Path
-) -> Callable[[str], tuple[Container, Sidecar]]:
-    """Name a sidecar that was not started yet, in a container of its own."""
+) -> AsyncIterator[Callable[[str], tuple[Container, Sidecar]]]:
+    """Name a sidecar that was not started yet, in a container of its own; in the end none runs."""
     truth = Truth(stripe)
     truth.change("cus_ada", "sso", held=True)
     variables = LOCAL | {"SIDECAR_STRIPE_API_BASE": upstream}
+    sidecars: list[Sidecar] = []
 
     def contain(name: str) -> tuple[Container, Sidecar]:
         container = Container(image, tmp_path / name, variables)
         log = tmp_path / f"{name}.log"
-        return container, Sidecar(lambda _, log: container.start(log), session, variables, log, truth)
+        sidecars.append(Sidecar(lambda _, log: container.start(log), session, variables, log, truth))
+        return container, sidecars[-1]
 
-    return contain
+    yield contain
+    for sidecar in sidecars:
+        await sidecar.let_go()
 
 
 def test_the_same_is_built_again(store: Store, runtime: Image) -> None:
@@ -86,7 +90,7 @@ async def test_it_answers_and_ends(contained: Callable[[str], tuple[Container, S
 
 
 async def test_term_at_any_moment_of_the_start(contained: Callable[[str], tuple[Container, Sidecar]]) -> None:
-    """From the first on at which it is the image's program that runs: none is lost, and each is 0."""
+    """From the first on at which Python runs, and cannot handle anything yet: none is lost, and each is 0."""
     begun = time.perf_counter()
     _, sidecar = contained("whole")
     await sidecar.start()
