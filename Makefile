@@ -94,12 +94,14 @@ fmt: $(VENV)/.dev ## Format and fix what can be fixed by machine
 	$(BIN)/ruff format .
 
 # Versions a week old at least; no host is named in the files.
-COMPILE = uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --quiet \
+LOCKING = --universal --generate-hashes --no-emit-index-url --quiet \
   --custom-compile-command "make lock" --exclude-newer $$(date -u -d '7 days ago' +%F)
+COMPILE = uv pip compile pyproject.toml $(LOCKING)
 
 lock: ## Renew the locked requirements (needs uv)
 	$(COMPILE) --extra encryption -o requirements.lock
 	$(COMPILE) --group dev -o requirements-dev.lock
+	uv pip compile --group build $(LOCKING) -o requirements-build.lock
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist

@@ -3,6 +3,9 @@
 The handlers are Python's own, not the event loop's: they also run while the loop is stuck in Python code. And they leave
 with ``os._exit``: as PID 1 a process is not ended by a signal's default action, and an exception that is raised between
 any two instructions may be raised where it is swallowed, as in the callback of a weak reference during an import.
+
+Until the first handler is there PID 1 ignores them. So the image starts Python with both blocked: one that comes while the
+interpreter wakes up waits, and is let in here.
 """
 
 import os
@@ -41,6 +44,7 @@ def end_well(stop: Callable[[], object], *, leave: Leave = os._exit) -> None:
 
 
 def install(handler: Callable[[int, FrameType | None], None]) -> None:
-    """Handle the signals with ``handler`` instead of what handled them before: none falls in between."""
+    """Handle the signals with ``handler`` instead of what handled them before: none falls in between; let in those that wait."""
     for number in ENDING:
         signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)

@@ -27,6 +27,20 @@ def test_before_there_is_anything_to_end_the_process_just_leaves(status: int | N
     assert statuses == left
 
 
+@pytest.mark.parametrize("number", ENDING)
+def test_one_that_came_before_python_was_awake_is_let_in(number: signal.Signals) -> None:
+    """The image starts the process with both blocked, so that they wait instead of being lost."""
+    statuses: list[int] = []
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        signal.raise_signal(number)
+        end_at_once(0, leave=statuses.append)
+        assert statuses == [0]
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(ENDING)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+
 @pytest.mark.parametrize("first", ENDING)
 @pytest.mark.parametrize("second", ENDING)
 def test_the_first_is_asked_for_the_second_is_not(first: signal.Signals, second: signal.Signals) -> None:
