@@ -119,10 +119,12 @@ class Checker:
         """
         sure = self.sure(customer.id) if wishes is NO_WISHES and customer.account is None else None
         if sure is None:
-            finding, oldest = self.glance(customer, wishes), -1.0
+            snapshot = self._cache.get(customer)
+            is_known = snapshot is not None and snapshot.unknown is None  # else nothing is to be begun here either
+            finding, oldest = self.glance(customer, wishes) if is_known else None, -1.0
         else:
             finding, oldest = Finding(sure.snapshot, Source.MEMORY, sure.as_of, sure.age, stale=False), sure.oldest
-        if finding is None or finding.snapshot.unknown is not None:
+        if finding is None:
             return None
         self.ages.add(finding.age)
         return finding, oldest

@@ -100,7 +100,9 @@ async def tell(caplog: pytest.LogCaptureFixture) -> Told:
         base = f"http://{sidecar.checks.addresses[0]}"
         for after, method, path, fields in REQUESTS:
             clock.advance(after)
-            body = {"data": b'{"checks":[{"customer":"cus_1","lookup_key":"a"}]}'} if path == "/v1/checks" else {}
+            body: dict[str, Any] = (
+                {"data": b'{"checks":[{"customer":"cus_1","lookup_key":"a"}]}'} if path == "/v1/checks" else {}
+            )
             async with session.request(method, base + path, headers=fields, **body) as response:
                 content = await response.read()
                 headers = {name: value for name, value in response.headers.items() if name != "Date"}

@@ -200,6 +200,9 @@ STRANGE: dict[str, bytes] = {
     "two names for it": check("X-Request-Id: a", "X-Request-Id: b"),
     "what the caller has already": check('If-None-Match: W/"x"', target="/v1/customers/cus_1/entitlements"),
     "a list of an unknown customer": check(target="/v1/customers/cus_unknown/entitlements"),
+    "a list of a customer that was unknown long ago": check(
+        "Cache-Control: max-stale", target="/v1/customers/cus_gone/entitlements"
+    ),
     "half a request": check()[:-1],
     "nothing at all": b"\r\n\r\n",
 }  # fmt: skip
@@ -228,6 +231,7 @@ def cuts(data: bytes) -> list[Case]:
     return [
         Case(((0.0, data),), 3.3),
         Case(((0.0, data), (0.0, HIT), (0.0, HIT))),
+        Case(((0.0, data + b"\0\r\n\r\n"),)),
         Case(((0.0, data + HIT + HIT),)),
         Case(((0.0, HIT + data + HIT), (0.0, HIT))),
         Case(((0.0, HIT), (0.0, data), (0.0, HIT)), 3.3),
