@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-inside test-outside simulate faults soak lint types docs bench bench-check bench-record bench-restart bench-memory bench-flat fmt lock clean
+.PHONY: help demo test test-inside test-outside simulate faults soak fuzz lint types docs bench bench-check bench-record bench-restart bench-memory bench-flat fmt lock clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,11 @@ SEEDS ?= 2000
 
 simulate: $(VENV)/.dev ## Play SEEDS random histories under virtual time and check every promise
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
+
+CASES ?= 100000
+
+fuzz: $(VENV)/.dev ## Send CASES made-up requests to shortcuts and to aiohttp alone, and compare
+	$(BIN)/python -m tests.fuzz --cases $(CASES) $(ARGS)
 
 RESTARTS ?= 200
 

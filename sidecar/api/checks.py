@@ -75,6 +75,7 @@ class Checks:
         if seen is None:
             return None
         finding, oldest = seen
+        self._checker.ages.add(finding.age)
         etag = f'ETag: W/"{answers.etag(finding.snapshot)}"\r\n'
         return self._hit(finding, oldest, answers.entitlements(finding), etag)
 

@@ -70,13 +70,15 @@ class Stripe:
     def hit(self, match: re.Match[str], said: Said) -> Lasting | None:
         """List a page out of memory."""
         asked = understood(match[1], said.account)
-        seen = None if asked is None else self._checker.look(asked.customer, said.wishes)
-        if asked is None or seen is None:
+        held = None if asked is None else self._checker.held(asked.customer)
+        if asked is None or held is None or held.unknown is not None:
+            return None
+        page = self._page(asked, held)
+        seen = None if page is None else self._checker.look(asked.customer, said.wishes)  # which may begin a flight
+        if seen is None:
             return None
         finding, oldest = seen
-        page = None if finding.snapshot.unknown is not None else self._page(asked, finding.snapshot)
-        if page is None:
-            return None
+        self._checker.ages.add(finding.age)
         return Lasting(self._heads, finding.as_of, finding.age, oldest, orjson.dumps(page))
 
     async def list(self, request: web.Request) -> web.Response:

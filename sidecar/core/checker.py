@@ -120,20 +120,24 @@ class Checker:
         self.hits[False].n += not_entitled
         self.ages.add(age, entitled + not_entitled)
 
+    def held(self, customer: Customer) -> Snapshot | None:
+        """Return what is in memory, however old, and begin nothing."""
+        return self._cache.get(customer)
+
     def look(self, customer: Customer, wishes: Wishes = NO_WISHES) -> tuple[Finding, float] | None:
         """Return a snapshot out of memory that this caller may be answered from at once; none of an unknown customer.
 
         With it goes the age in seconds up to which others may be, as long as memory stays as it is: -1 for this one only.
+        Nothing is counted yet.
         """
         sure = self.sure(customer.id, self._clock()) if wishes is NO_WISHES and customer.account is None else None
         if sure is None:
-            finding, oldest = self.glance(customer, wishes), -1.0
+            snapshot = self.held(customer)
+            is_known = snapshot is not None and snapshot.unknown is None  # else nothing is to be begun here either
+            finding, oldest = self.glance(customer, wishes) if is_known else None, -1.0
         else:
             finding, oldest = Finding(sure.snapshot, Source.MEMORY, sure.as_of, sure.age, stale=False), sure.oldest
-        if finding is None or finding.snapshot.unknown is not None:
-            return None
-        self.ages.add(finding.age)
-        return finding, oldest
+        return None if finding is None else (finding, oldest)
 
     @property
     def decisions(self) -> dict[tuple[Reason, Source], int]:

@@ -217,6 +217,13 @@ async def test_an_unknown_customer_is_known_to_be_so(fast: Fast) -> None:
     assert sum(fast.house.checker.ages.counts) == 1
 
 
+async def test_what_has_no_shortcut_begins_nothing(fast: Fast) -> None:
+    """Not even the flight that the long way will begin: the request may come to nothing before that."""
+    fast.house.cache.put(unknown(ADA, START - 100))
+    assert fast.shortcuts.answer(asking("/v1/customers/cus_ada/entitlements", "Cache-Control: max-stale")) is None
+    assert fast.house.refresher.in_the_air() == 0
+
+
 # --- the same again ------------------------------------------------------------------------------------------------
 
 

@@ -4,18 +4,19 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, nextafter
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.checker import MOST_ACCOUNTS, Policies
+from sidecar.core.checker import MOST_ACCOUNTS, Policies, Sure
 from sidecar.core.wishes import NO_WISHES, Wishes, wishes
 from sidecar.errors import NoAnswer, TimedOut, Unreachable
 from sidecar.model import Customer, Decision, Finding, Policy, Reason, Source, State
-from tests.core.fetching import ADA, BOB, FRESHNESS, House, Told, settled, unknown
+from sidecar.settings import Freshness
+from tests.core.fetching import ADA, BOB, FRESHNESS, House, Told, held, settled, unknown
 from tests.fakes import FakeClock
 from tests.kit.virtual import play
 
@@ -996,3 +997,65 @@ async def test_no_wishes_are_the_default(house: House) -> None:
     """Asking without wishes is asking with empty ones."""
     house.remember(1000, "pro")
     assert house.checker.glance(ADA) == house.checker.glance(ADA, NO_WISHES) == house.checker.glance(ADA, Wishes())
+
+
+# --- what is sure ------------------------------------------------------------------------------------------------
+
+AGES = st.sampled_from([0.0, 0.75, 7.5, 75.0, 90.0, 100.0, 225.0, 300.0, 64_800.0, 77_760.0, 86_400.0]) | st.floats(
+    0, 100_000
+)
+
+
+@st.composite
+def freshnesses(draw: st.DrawFn) -> Freshness:
+    """Make settings up, also such as nobody would choose."""
+    bounds = st.sampled_from([1.0, 10.0, 100.0, 300.0, 86_400.0]) | st.floats(0.5, 100_000)
+    globs = draw(st.lists(st.tuples(st.sampled_from(["pro", "p*", "*x"]), bounds), max_size=2))
+    audit_every = draw(st.just(0.0) | bounds)
+    return Freshness(draw(bounds), draw(bounds), draw(bounds), 0.5, 2.0, audit_every, tuple(globs))
+
+
+@given(
+    freshness=freshnesses(),
+    age=AGES,
+    span=st.none() | st.tuples(AGES, AGES),
+    more=st.sampled_from(["", "", "", "dirty", "unknown", "ahead of the clock"]),
+    later=st.sampled_from([0.0, 0.5, 1.0]) | st.floats(0, 1),
+)
+async def test_what_is_sure_is_what_glance_finds_and_it_begins_nothing(
+    freshness: Freshness, age: float, span: tuple[float, float] | None, more: str, later: float
+) -> None:
+    """Now and, as long as memory stays as it is, up to the age that is promised; whichever key is asked about."""
+    house = House(clock := FakeClock(), freshness=freshness)
+    began = clock.now
+    snapshot = unknown(ADA, began - age) if more == "unknown" else held(ADA, began - age, "pro")
+    house.cache.put(replace(snapshot, taken_at=began + 1.0) if more == "ahead of the clock" else snapshot)
+    if span is not None:
+        house.watermarks.begin(None, began - max(span))
+        house.watermarks.advance(None, began - min(span))
+    if more == "dirty":
+        house.cache.mark(ADA, began)
+    sure = house.checker.sure(ADA.id, clock())
+    if sure is None:
+        assert more or age or span, "what was read just now is sure"
+        await house.close()
+        return
+    assert_glance_agrees(house, sure)
+    seen, hit = house.checker.look(ADA), house.checker.hit(ADA.id, "pro")
+    assert seen == (house.checker.glance(ADA), sure.oldest)
+    assert hit == (True, sure)
+    clock.now = sure.as_of + max(sure.age, sure.oldest * later)
+    while clock.now - sure.as_of > sure.oldest:
+        clock.now = nextafter(clock.now, 0.0)
+    assert_glance_agrees(house, sure._replace(age=clock.now - sure.as_of))
+    assert house.checker.sure(ADA.id, clock()) in (None, sure._replace(age=clock.now - sure.as_of))
+    await house.close()
+
+
+def assert_glance_agrees(house: House, sure: Sure) -> None:
+    """It finds the same, and no flight takes off for that, nor would one."""
+    expected = Finding(sure.snapshot, Source.MEMORY, sure.as_of, sure.age, stale=False)
+    for lookup_key in (None, "pro", "max", "x"):
+        assert house.checker.glance(ADA, NO_WISHES, lookup_key) == expected
+    assert (house.refresher.in_the_air(), house.refresher.deferred) == (0, 0)
+    assert not house.checker.accounts
