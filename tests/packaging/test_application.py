@@ -107,7 +107,7 @@ class TestADeployment:
 
     def test_gets_traffic_when_it_answers_and_loses_it_before_it_ends(self, application: Chart) -> None:
         """Ready by its own word; a hook outlasts the endpoints; and the grace period outlasts both and what is under way."""
-        for drain, grace in [("5s", 30), ("2m", 135), (15.5, 31)]:
+        for drain, grace in [("5s", 30), ("2m", 135), ("15.5s", 31)]:
             sidecar = OPEN["sidecar"] | {"settings": {"drain_timeout": drain}}
             pod = by_kind(application.objects({"sidecar": sidecar}))["Deployment"]["spec"]["template"]["spec"]
             (container,) = pod["containers"]

@@ -38,6 +38,7 @@ CALCULATED = ("cache_bytes", "store_bytes", "drain_timeout")
 
 DURATION = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+) ?(ms|s|m|h|d)?$"
 SIZE = r"^[0-9]+(\.[0-9]+)?(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)$"
+GLOB = {"pattern": r"^[^\x00-\x1f\x7f-\x9f]{1,200}$"}
 BOUNDS = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum"}
 WORD = r"^[!-~]+$"
 
@@ -85,8 +86,9 @@ def bounds_of(item: object) -> Iterator[tuple[str, Any]]:
 
 
 def duration(number: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a duration."""
-    return {"anyOf": [number, {"type": "string", "pattern": DURATION}]}
+    """Return the schema of a duration: text, or whole seconds, as Helm writes small fractions with an exponent."""
+    whole = {"type": "integer", "minimum": 0, "maximum": 10**12} | {key: number[key] for key in number if key != "type"}
+    return {"anyOf": [whole, {"type": "string", "pattern": DURATION}]}
 
 
 def by_glob(one: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +96,13 @@ def by_glob(one: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "array",
         "minItems": 1,
-        "items": {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": one},
+        "items": {
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 1,
+            "propertyNames": GLOB,
+            "additionalProperties": one,
+        },
     }
 
 

@@ -3,12 +3,9 @@ Every template takes the root context and finds its values under the alias `side
 takes `dict "root" $ "values" $values`. Those whose name has an underscore are private.
 */}}
 
-{{/* The values, checked: what the schema cannot say. As YAML. */}}
-{{- define "entitlement-sidecar-lib._values" -}}
-{{- $v := .values | default (.Values | default dict).sidecar -}}
-{{- if not $v -}}
-{{- fail "entitlement-sidecar-lib: there are no values: give the dependency the alias sidecar, or include with (dict \"root\" $ \"values\" …)" -}}
-{{- end -}}
+{{/* Refuses values that the schema cannot. */}}
+{{- define "entitlement-sidecar-lib._check" -}}
+{{- $v := .values -}}
 {{- if not $v.credentials.existingSecret -}}
 {{- fail "sidecar.credentials.existingSecret is required: the name of a Secret with Stripe's API key" -}}
 {{- end -}}
@@ -29,7 +26,6 @@ takes `dict "root" $ "values" $values`. Those whose name has an underscore are p
 {{- if and $v.store.encryption.existingSecret (not $v.store.enabled) -}}
 {{- fail "sidecar.store.encryption.existingSecret is set, but there is nothing to encrypt: sidecar.store.enabled is false" -}}
 {{- end -}}
-{{- toYaml $v -}}
 {{- end -}}
 
 {{/* host:port for the process; IPv6 in brackets. */}}
@@ -117,6 +113,23 @@ httpGet:
 {{- end -}}
 {{- end -}}
 {{- toYaml $wanted -}}
+{{- end -}}
+
+{{/*
+Puts into the dictionary `.into` what a template needs, for `include` returns only text: `root`, `values`, and whether there
+is a sidecar at all (`wanted`); `.from` is what the template was given.
+*/}}
+{{- define "entitlement-sidecar-lib._find" -}}
+{{- $values := .from.values | default (.from.Values | default dict).sidecar -}}
+{{- if not $values -}}
+{{- fail "entitlement-sidecar-lib: there are no values: give the dependency the alias sidecar, or include with (dict \"root\" $ \"values\" …)" -}}
+{{- end -}}
+{{- $_ := set .into "root" (.from.root | default .from) -}}
+{{- $_ := set .into "values" $values -}}
+{{- $_ := set .into "wanted" $values.enabled -}}
+{{- if $values.enabled -}}
+{{- include "entitlement-sidecar-lib._check" .into -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The container. */}}

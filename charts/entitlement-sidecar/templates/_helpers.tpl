@@ -21,10 +21,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end -}}
 
 {{/*
-What the library's templates take: the values under `sidecar`, and what follows from being a service. It is not native, as
+Puts into `.into` what the library's templates take: the values under `sidecar`, and what follows from being a service. It is not native, as
 nobody else is in its pod; it is asked under the Service's names; and replicas of a Deployment share one budget.
 */}}
-{{- define "entitlement-sidecar.values" -}}
+{{- define "entitlement-sidecar.find" -}}
+{{- $into := .into -}}
+{{- with .root -}}
 {{- $v := deepCopy .Values.sidecar -}}
 {{- $_ := set $v "native" false -}}
 {{- $_ := set $v "enabled" true -}}
@@ -38,7 +40,8 @@ nobody else is in its pod; it is asked under the Service's names; and replicas o
 {{- if and (eq .Values.kind "Deployment") (not $v.settings.replicas) -}}
 {{- $_ := set $v.settings "replicas" (max 1 (int (.Values.autoscaling.enabled | ternary .Values.autoscaling.maxReplicas .Values.replicas))) -}}
 {{- end -}}
-{{- toYaml $v -}}
+{{- $_ := set $into "values" $v -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Contradictions that no schema can name. */}}
