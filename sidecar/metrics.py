@@ -106,6 +106,7 @@ class Parts(Collector):
         yield counter("checks", "Checks answered.", ("reason", "source"), checker.decisions)
         yield histogram("check_duration_seconds", "Time from question to decision.", checker.durations)
         yield histogram("answer_age_seconds", "Age of the information in served answers.", checker.ages)
+        yield gauge("fresh_for_seconds", "Age up to which an answer is fresh.", checker.freshness.fresh_for)
         yield counter(
             "policy_answers", "Checks answered by policy, knowing nothing.", ("policy",), checker.policy_answers
         )

@@ -228,6 +228,8 @@ def put_right(values: Object) -> Object:
     values.setdefault("token", {})["existingSecret"] = "" if checks.get("insecure") else "token"
     if not values.setdefault("store", {}).get("enabled", True):
         values["store"].pop("encryption", None)
+    if values["store"].get("volume"):
+        values["store"]["volume"] = {"emptyDir": {}}
     for variable in values.get("extraEnv", []):
         variable.pop("valueFrom", None)
     values["extraEnv"] = list({variable["name"]: variable for variable in values.get("extraEnv", [])}.values())
