@@ -23,6 +23,10 @@ EVERY = 0.2
 """Seconds between two scrapes."""
 
 
+PATIENCE = 45.0
+"""Seconds after which what should be seen is taken to be missing; much longer than it takes."""
+
+
 @dataclass
 class Case:
     """A sidecar, and the Stripe that is its own."""
@@ -83,8 +87,10 @@ async def broken(case: Case) -> None:
 
 async def misled(case: Case) -> None:
     """Let a list change without an event, be read again, and the feed go on past that."""
-    known = case.stripe.accounts[None]
-    known.grant("cus_1", "b", new_feature=False)
+    await case.ask("cus_1")
+    case.advance(100)
+    await case.poll()
+    case.stripe.accounts[None].grant("cus_1", "b", new_feature=False)
     case.advance(10)
     await case.sidecar.ask("POST", "/v1/customers/cus_1/refresh")
     case.advance(100)
@@ -150,9 +156,12 @@ class Prometheus:
 
     async def wait_for(self, expression: str, *namespaces: str) -> None:
         """Wait until an expression has samples of these namespaces."""
-        async with asyncio.timeout(60):
-            while not set(namespaces) <= await self.namespaces(expression):
-                await asyncio.sleep(EVERY)
+        for _ in range(round(PATIENCE / EVERY)):
+            found = await self.namespaces(expression)
+            if set(namespaces) <= found:
+                return
+            await asyncio.sleep(EVERY)
+        raise AssertionError(f"{expression}: {sorted(found)}, not {sorted(namespaces)}")
 
 
 @asynccontextmanager
@@ -189,7 +198,7 @@ async def prometheus(targets: dict[str, str], directory: Path) -> AsyncIterator[
 
 async def ready(server: Prometheus, process: asyncio.subprocess.Process) -> None:
     """Wait until the server answers."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while True:
             assert process.returncode is None, "Prometheus has ended"
             try:
