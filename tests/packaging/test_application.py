@@ -9,7 +9,7 @@ from tests.packaging.engines import CHARTS, Chart, Object, Refused
 
 FILES = sorted((CHARTS / "entitlement-sidecar" / "ci").glob("*-values.yaml"))
 STRIPE = {"credentials": {"existingSecret": "stripe"}}
-OPEN = {"sidecar": STRIPE | {"checks": {"insecure": True}}}
+OPEN: Object = {"sidecar": STRIPE | {"checks": {"insecure": True}}}
 CARRIER = {"entitlement-sidecar/carrier": "true"}
 
 
@@ -68,12 +68,13 @@ def selectors_of(one: Object) -> list[dict[str, str]]:
 class TestADeployment:
     def test_shares_one_budget_among_its_pods(self, application: Chart) -> None:
         """As many as there are, or may be; what the user says goes before."""
-        for values, replicas in [
+        cases: list[tuple[Object, str]] = [
             ({}, "2"),
             ({"replicas": 5}, "5"),
             ({"replicas": 0}, "1"),
             ({"autoscaling": {"enabled": True, "maxReplicas": 9}}, "9"),
-        ]:
+        ]
+        for values, replicas in cases:
             objects = by_kind(application.objects(OPEN | values))
             assert environment(objects["Deployment"])["SIDECAR_REPLICAS"] == replicas
         sidecar = OPEN["sidecar"] | {"settings": {"replicas": 7}}
@@ -190,21 +191,22 @@ class TestANetworkPolicy:
         assert "NetworkPolicy" not in by_kind(application.objects(OPEN))
 
 
-class TestMonitoring:
-    ALONE: Object = {
-        "kind": "None",
-        "podMonitor": {"enabled": True},
-        "prometheusRule": {"enabled": True},
-        "dashboard": {"enabled": True},
-    }
+ALONE: Object = {
+    "kind": "None",
+    "podMonitor": {"enabled": True},
+    "prometheusRule": {"enabled": True},
+    "dashboard": {"enabled": True},
+}
 
+
+class TestMonitoring:
     def test_needs_nothing_that_runs(self, application: Chart) -> None:
         """No Secret either."""
-        assert by_kind(application.objects(self.ALONE)).keys() == {"PodMonitor", "PrometheusRule", "ConfigMap"}
+        assert by_kind(application.objects(ALONE)).keys() == {"PodMonitor", "PrometheusRule", "ConfigMap"}
 
     def test_finds_every_sidecar(self, application: Chart, user: Chart) -> None:
         """By a label and a port that every pod with one has, whoever put it there."""
-        spec = by_kind(application.objects(self.ALONE))["PodMonitor"]["spec"]
+        spec = by_kind(application.objects(ALONE))["PodMonitor"]["spec"]
         assert spec["selector"]["matchLabels"] == CARRIER
         assert spec["namespaceSelector"] == {"any": True}
         for workload in (user.objects()[0], by_kind(application.objects(OPEN))["Deployment"]):
@@ -216,9 +218,13 @@ class TestMonitoring:
 
     def test_is_what_promtool_has_tested(self, application: Chart) -> None:
         """Rules and dashboard come through as they stand in their files."""
-        objects = by_kind(application.objects(self.ALONE))
+        objects = by_kind(application.objects(ALONE))
         files = application.path / "files"
         assert objects["PrometheusRule"]["spec"] == yaml.safe_load((files / "rules.yaml").read_text())
+        links = {"enabled": True, "runbooks": "https://wiki.example.test/entitlements"}
+        linked = by_kind(application.objects(ALONE | {"prometheusRule": links}))["PrometheusRule"]["spec"]
+        assert "https://wiki.example.test/entitlements#entitlementsidecarfeedlag" in str(linked)
+        assert "docs/operations.md" not in str(linked)
         text = objects["ConfigMap"]["data"]["entitlement-sidecar.json"]
         assert text.strip() == (files / "dashboard.json").read_text().strip()
 

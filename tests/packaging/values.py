@@ -57,25 +57,18 @@ def schema_of(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     limits = {BOUNDS[kind]: bound for item in metadata for kind, bound in bounds_of(item)}
     kind = "integer" if name.endswith("_bytes") else schema.get("type")
     number = {"type": kind, **limits} if kind in ("integer", "number") else {}
-    match name:
-        case "policy" | "stale_for":
-            one = (
-                {"enum": ["deny", "allow", "error"]} if name == "policy" else duration({"type": "number", "minimum": 0})
-            )
-            return meaning | {"anyOf": [one, by_glob(one)]}
-        case "allowed_hosts":
-            return meaning | {"type": "array", "minItems": 1, "items": {"type": "string", "pattern": r"^[!-+\--~]+$"}}
-        case _ if name.endswith("_bytes"):
-            return meaning | {"anyOf": [number, {"type": "string", "pattern": SIZE}]}
-        case _ if any(getattr(item, "func", None) is read_duration for item in metadata):
-            return meaning | duration(number)
-        case _ if number:
-            return meaning | number
-        case _ if "enum" in schema:
-            return meaning | {"enum": schema["enum"]}
-        case _ if schema["type"] == "boolean":
-            return meaning | {"type": "boolean"}
-    return meaning | {"type": "string", "pattern": WORD}
+    if name in ("policy", "stale_for"):
+        one = {"enum": ["deny", "allow", "error"]} if name == "policy" else duration({})
+        return meaning | {"anyOf": [one, by_glob(one)]}
+    if name == "allowed_hosts":
+        return meaning | {"type": "array", "minItems": 1, "items": {"type": "string", "pattern": r"^[!-+\--~]+$"}}
+    if name.endswith("_bytes"):
+        return meaning | {"anyOf": [number, {"type": "string", "pattern": SIZE}]}
+    if any(getattr(item, "func", None) is read_duration for item in metadata):
+        return meaning | duration(number)
+    if number or "enum" in schema:
+        return meaning | (number or {"enum": schema["enum"]})
+    return meaning | ({"type": "boolean"} if kind == "boolean" else {"type": "string", "pattern": WORD})
 
 
 def bounds_of(item: object) -> Iterator[tuple[str, Any]]:

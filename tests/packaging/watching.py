@@ -156,6 +156,7 @@ class Prometheus:
 
     async def wait_for(self, expression: str, *namespaces: str) -> None:
         """Wait until an expression has samples of these namespaces."""
+        found: set[str] = set()
         for _ in range(round(PATIENCE / EVERY)):
             found = await self.namespaces(expression)
             if set(namespaces) <= found:
