@@ -4,6 +4,8 @@ They exist for Linux on x86_64 alone; elsewhere what needs them is skipped.
 """
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Hashable, Iterator
 from functools import cache
 from pathlib import Path
@@ -104,6 +106,17 @@ def validate(one: Object, versions: tuple[str, ...] = VERSIONS) -> None:
             kubernetes_validate.validate(one, version, strict=True)
     for pod in pods(one):
         check_pod(pod)
+
+
+def kubectl(*arguments: str, given: str = "") -> str:
+    """Return what kubectl says, without a cluster; it finds nothing wrong."""
+    beside = Path(sys.executable).with_name("kubectl")
+    path = str(beside) if beside.exists() else shutil.which("kubectl")
+    if path is None:
+        pytest.skip("kubectl is not installed")
+    found = subprocess.run([path, *arguments], input=given, capture_output=True, text=True, check=False)  # noqa: S603 -- ours
+    assert found.returncode == 0, found.stderr
+    return found.stdout
 
 
 def pods(one: Object) -> Iterator[Object]:

@@ -1,11 +1,12 @@
 """The service of its own, and what watches every sidecar."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.packaging.engines import CHARTS, Chart, Object, Refused
+from tests.packaging.engines import CHARTS, Chart, Object, Refused, kubectl
 
 FILES = sorted((CHARTS / "entitlement-sidecar" / "ci").glob("*-values.yaml"))
 STRIPE = {"credentials": {"existingSecret": "stripe"}}
@@ -47,6 +48,15 @@ class TestEveryExampleOfValues:
         ]
         selectors = [selector for one in objects for selector in selectors_of(one)]
         assert all(selector.items() <= found.items() for selector in selectors for found in labels)
+
+    def test_is_read_by_kubectl(self, application: Chart, file: Path) -> None:
+        """Into Kubernetes' own types: quantities are read, which no schema does."""
+        for one in application.objects(values_in(file)):
+            if one["kind"] in ("Deployment", "DaemonSet"):
+                (container,) = one["spec"]["template"]["spec"]["containers"]
+                image = f"{container['name']}=x"
+                said = kubectl("set", "image", "--local", "-f", "-", image, "-o", "name", given=json.dumps(one))
+                assert one["metadata"]["name"] in said
 
     def test_says_what_to_do_next(self, application: Chart, file: Path) -> None:
         """No template is left in it, and nothing is missing."""

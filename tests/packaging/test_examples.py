@@ -1,28 +1,13 @@
 """What users copy: every example is valid, and all of them put the same sidecar beside the application."""
 
 import json
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.packaging.engines import CHARTS, Chart, Object, read, validate
+from tests.packaging.engines import CHARTS, Chart, Object, kubectl, read, validate
 
 EXAMPLES = CHARTS / "examples"
-KUBECTL = Path(sys.executable).with_name("kubectl")
-
-
-def kustomized(folder: Path) -> list[Object]:
-    """Return what kubectl makes of a folder."""
-    kubectl = str(KUBECTL) if KUBECTL.exists() else shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("kubectl is not installed")
-    found = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True, check=False)  # noqa: S603 -- ours
-    assert found.returncode == 0, found.stderr
-    return read(found.stdout)
 
 
 def in_order(part: Any) -> Any:
@@ -60,7 +45,7 @@ def test_plain_yaml_is_what_the_chart_renders(rendered: Object, file: str) -> No
 
 def test_the_component_patches_those_who_want_it_and_nobody_else(rendered: Object) -> None:
     """The sidecar comes before the application's own init containers, which may then ask it."""
-    objects = kustomized(EXAMPLES / "kustomize" / "app")
+    objects = read(kubectl("kustomize", str(EXAMPLES / "kustomize" / "app")))
     for one in objects:
         validate(one)
     shop, blog = (next(one for one in objects if one["metadata"]["name"] == name) for name in ("shop", "blog"))

@@ -1,6 +1,7 @@
 """Values, schema, tables and ``settings.py`` say the same; and whatever the schema lets through makes good YAML."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -131,18 +132,23 @@ class TestEverySetting:
         assert getattr(found, name) == Settings.model_fields[name].default
 
 
+FREE = re.compile(r"\w+Probe\.|securityContext\.")
+"""Values that a template takes as a whole."""
+
+
 @pytest.mark.parametrize("chart", [LIBRARY, APPLICATION], ids=lambda chart: chart.name)
 class TestEveryValue:
     def test_is_in_the_schema_and_every_name_of_the_schema_is_a_value(self, chart: Path) -> None:
-        """Nothing can be set that does nothing, and nothing is left out."""
+        """Nothing is left out, but what Helm gives to a dependency, and settings that the process has a default for."""
         schema = json.loads((chart / "values.schema.json").read_text())
-        known = {value.path for value in values_of(chart)}
-        ours = set(leaves(schema, schema))
-        below = {path for path in known if any(path.startswith(f"{leaf}.") for leaf in ours)}
-        others = {"global", "enabled"} - known | {path for path in ours if path.startswith("settings.")} - known
-        assert known - below == {path for path in ours if path not in others} | {
-            path for path in known if is_group(path, ours)
+        known = set(leaves(schema, schema))
+        optional = {"global", "enabled"} | {f"settings.{name}" for name in Settings.model_fields} - {
+            f"settings.{name}" for name in CALCULATED
         }
+        written = {value.path for value in values_of(chart) if value.default}
+        homes = {path: [leaf for leaf in known if f"{path}.".startswith(f"{leaf}.")] for path in written}
+        assert [path for path, home in homes.items() if len(home) != 1] == []
+        assert known - {leaf for home in homes.values() for leaf in home} <= optional
 
     def test_is_documented(self, chart: Path) -> None:
         """In the values themselves, from which the README's table is made."""
@@ -159,24 +165,20 @@ class TestEveryValue:
             for value in values_of(chart)
             if not value.path.startswith(("sidecar.", "dashboard.labels."))
         }
-        inside = {"key"} | {
-            name
-            for value in values_of(chart)
-            if "Probe." in value.path or "securityContext." in value.path
-            for name in [value.path.rpartition(".")[2]]
-        }
-        assert {name for name in names - inside if f".{name}" not in text} <= set(CALCULATED)
-
-
-def is_group(path: str, leaves_: set[str]) -> bool:
-    """Tell whether values are below ``path``."""
-    return any(leaf.startswith(f"{path}.") for leaf in leaves_)
+        inside = {value.path.rpartition(".")[2] for value in values_of(chart) if FREE.match(value.path)}
+        assert {name for name in names - inside - {"key"} if f".{name}" not in text} <= set(CALCULATED)
 
 
 def leaves(schema: Object, part: Object, path: str = "") -> list[str]:
     """Return the paths of the values that a schema knows by name."""
     part = resolved(schema, part)
-    if "properties" not in part or path in ("startupProbe", "livenessProbe", "readinessProbe", "resources"):
+    if "properties" not in part or path in (
+        "startupProbe",
+        "livenessProbe",
+        "readinessProbe",
+        "resources",
+        "store.volume",
+    ):
         return [path]
     return [
         leaf
