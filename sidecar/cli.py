@@ -1,4 +1,4 @@
-"""The command line: ``entitlement-sidecar serve | demo | check | config | health | ready | version``."""
+"""The command line: ``entitlement-sidecar serve | demo | check | config | health | ready | sleep | version``."""
 
 import asyncio
 import http.client
@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
@@ -194,6 +195,13 @@ def health(url: str | None, config: Path | None) -> None:
 def ready(url: str | None, config: Path | None) -> None:
     """Exit 0 if the sidecar on this host is ready, else 1; for images without curl."""
     ask_ops("/readyz", url, config)
+
+
+@main.command()
+@click.argument("seconds", type=click.FloatRange(0, 3600))
+def sleep(seconds: float) -> None:
+    """Do nothing for SECONDS; for a container's preStop hook where there is no shell."""
+    time.sleep(seconds)
 
 
 @main.command()

@@ -108,6 +108,7 @@ class Parts(Collector):
             "check_duration_seconds", "Time from question to decision, where memory was not enough.", checker.durations
         )
         yield histogram("answer_age_seconds", "Age of the information in served answers.", checker.ages)
+        yield gauge("fresh_for_seconds", "Age up to which an answer is fresh.", checker.freshness.fresh_for)
         yield counter(
             "policy_answers", "Checks answered by policy, knowing nothing.", ("policy",), checker.policy_answers
         )

@@ -13,16 +13,23 @@ from sidecar.metrics import PREFIX as METRIC_PREFIX
 from sidecar.settings import Settings
 from sidecar.sources import PREFIX
 from tests.fakes import settings_for
+from tests.packaging import values
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = (README, *(ROOT / "docs" / page for page in ("metrics.md", "settings.md", "breaker.md")))
+PAGES = (
+    README,
+    *(ROOT / "docs" / page for page in ("metrics.md", "settings.md", "breaker.md")),
+    values.LIBRARY / "values.yaml",
+    values.LIBRARY / "README.md",
+    values.APPLICATION / "README.md",
+)
 MAIN = (
-    "stripe_api_key_file", "listen", "local_token_file", "fresh_for", "stale_for", "deadline", "events_poll", "webhook_secret",
-    "policy", "rate", "replicas", "cache_bytes", "store",
+    "stripe_api_key_file", "local_token_file", "fresh_for", "stale_for", "deadline", "events_poll", "policy", "rate", "replicas",
+    "cache_bytes", "store",
 )  # fmt: skip
 """Settings that most people look at; the README has these."""
-MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?([ #]*<!-- end -->)", re.DOTALL)
 
 
 def settings_table(names: Iterable[str]) -> str:
@@ -71,10 +78,14 @@ async def with_tables(text: str) -> str:
         "settings": settings_table(Settings.model_fields),
         "metrics": await metrics_table(),
         "breaker": f"```mermaid\n{diagram()}\n```",
+        "chart_settings": values.settings_comments(),
+        "library_values": values.values_table(values.LIBRARY),
+        "application_values": values.values_table(values.APPLICATION),
     }
     return MARKED.sub(lambda match: f"{match[1]}{tables[match[2]]}\n{match[3]}", text)
 
 
 if __name__ == "__main__":
+    values.SCHEMA.write_text(values.schema_text())
     for page in PAGES:
         page.write_text(asyncio.run(with_tables(page.read_text())))

@@ -443,12 +443,19 @@ class TestTheRest:
         """And nothing else."""
         assert (command("version").exit_code, command("version").stdout) == (0, f"{__version__}\n")
 
+    def test_sleep_waits_as_long_as_it_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """And exits 0; what is no number of seconds is refused."""
+        slept: list[float] = []
+        monkeypatch.setattr("sidecar.cli.time.sleep", slept.append)
+        assert (command("sleep", "5").exit_code, command("sleep", "0.5").exit_code, slept) == (0, 0, [5, 0.5])
+        assert command("sleep", "5s").exit_code == command("sleep", "--", "-1").exit_code == 2
+
     @pytest.mark.parametrize("flag", ["-h", "--help"])
     def test_help_lists_the_commands(self, flag: str) -> None:
         """All of them."""
         found = command(flag)
         assert found.exit_code == 0
-        for name in ("serve", "demo", "check", "config", "health", "ready", "version"):
+        for name in ("serve", "demo", "check", "config", "health", "ready", "sleep", "version"):
             assert f"  {name} " in found.stdout
 
     def test_what_is_no_command_is_refused(self) -> None:

@@ -36,7 +36,7 @@ def test_every_package_opens_with_its_map(package: str) -> None:
             assert re.search(rf"^{module.stem}\b", text, re.MULTILINE), f"{module.stem} is not on the map"
 
 
-@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 async def test_the_pages_are_what_the_code_says(page: Path) -> None:
     """Their tables are generated; ``make docs`` writes them again."""
     text = page.read_text()  # noqa: ASYNC240 -- a small file

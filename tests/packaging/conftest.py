@@ -1,12 +1,19 @@
-"""The image is built once, where that can be done."""
+"""The image is built once, where that can be done; the charts are loaded once.
+
+The engines are imported by those who need them, for not every system has them.
+"""
 
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.packaging.image import Image, Store, lacking, run
+
+if TYPE_CHECKING:
+    from tests.packaging.engines import Chart
 
 SECRET = "planted-in-the-configuration-of-pip"
 
@@ -49,3 +56,27 @@ def image(request: pytest.FixtureRequest) -> Image:
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Image)
     return found
+
+
+@pytest.fixture(scope="session")
+def charts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with a copy of the charts."""
+    from tests.packaging.engines import copied  # noqa: PLC0415 -- see above
+
+    return copied(tmp_path_factory.mktemp("packaging"))
+
+
+@pytest.fixture(scope="session")
+def application(charts: Path) -> "Chart":
+    """The service of its own."""
+    from tests.packaging.engines import Chart  # noqa: PLC0415 -- see above
+
+    return Chart(charts / "entitlement-sidecar")
+
+
+@pytest.fixture(scope="session")
+def user(charts: Path) -> "Chart":
+    """Somebody's chart that puts the sidecar beside an application."""
+    from tests.packaging.engines import Chart  # noqa: PLC0415 -- see above
+
+    return Chart(charts / "examples" / "helm-app")
