@@ -31,6 +31,7 @@ def check(
 
 
 PATH = "/v1/customers/cus_1/entitlements/a"
+PAGE = "/v1/entitlements/active_entitlements"
 POST = "POST /v1/checks HTTP/1.1\r\nHost: localhost\r\n"
 EMPTY = '{"checks":[]}'
 
@@ -61,6 +62,11 @@ PLAIN: dict[str, bytes] = {
     "a method in a field": check("X-HTTP-Method-Override: POST"),
     "another host in a field": check("X-Forwarded-Host: evil.example"),
     "a list": check(target="/v1/customers/cus_1/entitlements"),
+    "a page": check(target=f"{PAGE}?customer=cus_1"),
+    "a page of one": check(target=f"{PAGE}?limit=1&customer=cus_1"),
+    "a page after a cursor": check(target=f"{PAGE}?customer=cus_1&starting_after=ent_cus_1_a&limit=100"),
+    "a page with empty parameters": check(target=f"{PAGE}?&customer=cus_1&&"),
+    "a page of another account": check("Stripe-Account: acct_1", target=f"{PAGE}?customer=cus_1"),
 }
 """Requests that have a shortcut."""
 
@@ -203,6 +209,23 @@ STRANGE: dict[str, bytes] = {
     "a list of a customer that was unknown long ago": check(
         "Cache-Control: max-stale", target="/v1/customers/cus_gone/entitlements"
     ),
+    "a page of nobody": check(target=f"{PAGE}?limit=1"),
+    "a page of two": check(target=f"{PAGE}?customer=cus_1&customer=cus_1"),
+    "a page without a query": check(target=PAGE),
+    "a page with an empty query": check(target=f"{PAGE}?"),
+    "a page with an unknown parameter": check(target=f"{PAGE}?customer=cus_1&a=b"),
+    "a page with an escape": check(target=f"{PAGE}?customer=cus%5F1"),
+    "a page with limit 0": check(target=f"{PAGE}?customer=cus_1&limit=0"),
+    "a page with limit 01": check(target=f"{PAGE}?customer=cus_1&limit=01"),
+    "a page with two limits": check(target=f"{PAGE}?customer=cus_1&limit=1&limit=1"),
+    "a page with both cursors": check(
+        target=f"{PAGE}?customer=cus_1&starting_after=ent_cus_1_a&ending_before=ent_cus_1_a"
+    ),
+    "a page after what is not there": check(target=f"{PAGE}?customer=cus_1&starting_after=ent_nobody"),
+    "a page after an empty cursor": check(target=f"{PAGE}?customer=cus_1&starting_after="),
+    "a page of an unknown customer": check(target=f"{PAGE}?customer=cus_unknown"),
+    "a page of a customer that was unknown long ago": check("Cache-Control: max-stale", target=f"{PAGE}?customer=cus_gone"),
+    "a page with a semicolon": check(target=f"{PAGE}?customer=cus_1;limit=1"),
     "half a request": check()[:-1],
     "nothing at all": b"\r\n\r\n",
 }  # fmt: skip

@@ -185,12 +185,8 @@ class World:
     def _began(self, heart: Heart) -> None:
         self._remember()
         if self.is_fast:
-            found = [
-                shortcut
-                for surface in (self._checks, self._stripe)
-                if (make := getattr(surface, "shortcuts", None)) is not None
-                for shortcut in make(self.requests.count)
-            ]
+            count = self.requests.count
+            found = [*self._checks.shortcuts(count), *self._stripe.shortcuts(count)]
             self.shortcuts = shortcuts_of(found, self._gate, heart, Rotation([]), self.clock)
         self.is_changed = False
         heart.cache.then.append(self._note_change)
