@@ -43,8 +43,9 @@ NOT_ASCII = 32
 EMPTY_CONTAINER = getsizeof(OrderedDict())
 FEWEST_SLOTS, SLOT, NODE = 8, 28, 32
 """Bytes of a slot: an index of 4, two thirds of an entry of 24, a pointer; and of an entry's place in the order."""
-PER_PLAN = 160
-"""Bytes for keeping a plan or a feature once: a tuple of three and a number (64 + 32), a dictionary's entry (60)."""
+PER_PLAN = 146
+"""Bytes for keeping a plan or a feature once: a tuple of three and a number (64 + 32), a dictionary's entry (30 to 60,
+by how full it is: 50)."""
 
 
 def allocated(size: int) -> int:
