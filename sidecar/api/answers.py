@@ -5,6 +5,7 @@ Ages are rounded up and moments down, so that no answer claims to be younger tha
 """
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import blake2b
 from math import ceil, floor
 from typing import Any
@@ -23,7 +24,13 @@ NAME = "entitlement-sidecar"
 def moment(at: float) -> str:
     """Return Unix seconds as RFC 3339 text in UTC, rounded down to milliseconds."""
     seconds, thousandths = divmod(floor(at * 1000), 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{thousandths:03d}Z"
+    return f"{second(seconds)}.{thousandths:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def second(at: int) -> str:
+    """Return whole Unix seconds as text: many lists are known to be true as of moments of one second."""
+    return datetime.fromtimestamp(at, UTC).isoformat()[:19]
 
 
 def rounded_up(age: float) -> float:
