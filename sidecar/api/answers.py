@@ -20,6 +20,9 @@ from sidecar.settings import Freshness
 
 NAME = "entitlement-sidecar"
 
+VERDICTS = ('"entitled":false,"reason":"not_entitled"', '"entitled":true,"reason":"entitled"')
+"""What a list that is known says of a key, as JSON: not there, there."""
+
 
 def moment(at: float) -> str:
     """Return Unix seconds as RFC 3339 text in UTC, rounded down to milliseconds."""

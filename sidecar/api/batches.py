@@ -102,8 +102,7 @@ class Batches:
     def __init__(self, checker: Checker) -> None:
         self._checker = checker
         self._moments = answers.Moments()
-        self._entitled = Keys('"entitled":true,"reason":"entitled"')
-        self._not_entitled = Keys('"entitled":false,"reason":"not_entitled"')
+        self._not_entitled, self._entitled = map(Keys, answers.VERDICTS)
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of this surface."""

@@ -14,15 +14,13 @@ from sidecar.core.heart import Heart
 from sidecar.core.wishes import Wishes
 from sidecar.errors import Malformed
 from sidecar.kit.tally import Count
-from sidecar.model import Customer, Finding, Flight
+from sidecar.model import CUSTOMER_ID, Customer, Finding, Flight
 from sidecar.wire import Heads
 
 ONE = "/v1/customers/{customer:[^/]*}/entitlements/{lookup_key:[^/]*}"
 ALL = "/v1/customers/{customer:[^/]*}/entitlements"
 REFRESH = "/v1/customers/{customer:[^/]*}/refresh"
 EXPLAIN = "/v1/customers/{customer:[^/]*}/explain"
-
-ENTITLED = ('"entitled":false,"reason":"not_entitled"', '"entitled":true,"reason":"entitled"')
 
 
 class Checks:
@@ -49,7 +47,7 @@ class Checks:
 
     def shortcuts(self, count: Callable[[str], Count]) -> list[Shortcut]:
         """Return what of this surface may need nothing but memory; ``count`` gives what counts the answers of a route."""
-        path = "/v1/customers/([A-Za-z0-9_]{1,255})/entitlements"
+        path = f"/v1/customers/({CUSTOMER_ID.pattern})/entitlements"
         return [
             Shortcut(f"{path}/([A-Za-z0-9._~-]{{1,200}})", count(canonical(ONE)), self.hit_one),
             Shortcut(path, count(canonical(ALL)), self.hit_all),
@@ -64,7 +62,8 @@ class Checks:
             finding = None if made is None else made.finding
             return None if made is None or finding is None else self._hit(finding, -1.0, answers.decision(made))
         entitled, (_, as_of, age, oldest) = hit
-        before = f'{{"customer":"{customer}","lookup_key":"{lookup_key}",{ENTITLED[entitled]},"source":"memory","age":'
+        verdict = answers.VERDICTS[entitled]
+        before = f'{{"customer":"{customer}","lookup_key":"{lookup_key}",{verdict},"source":"memory","age":'
         after = f',"stale":false,"as_of":"{self._moments[as_of]}"}}'
         told = self._checker.hits[entitled]
         return Lasting(self._heads, as_of, age, oldest, before.encode(), after.encode(), told=told)

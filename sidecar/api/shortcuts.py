@@ -158,11 +158,11 @@ class Shortcuts:
         """Return the answers to the requests at the start of ``data``, and of how many bytes those are.
 
         They end with the first that has none here, and when there is much to be read already: there may be more behind
-        what is asked than the connection takes at once.
+        what is asked than the connection takes at once. One request alone is for ``answer``.
         """
         found: list[bytes] = []
         size, at = 0, 0
-        while size < ENOUGH and (end := data.find(b"\r\n\r\n", at) + len(END)) >= len(END):
+        while size < ENOUGH and len(END) <= (end := data.find(b"\r\n\r\n", at) + len(END)) < len(data) + at:
             answer = self.answer(data[at:end])
             if answer is None:
                 break

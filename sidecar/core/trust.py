@@ -22,6 +22,7 @@ class Trust:
         self._least_stale_for = freshness.least_stale_for
         self._stale_for = by_glob(freshness.stale_for_by_glob, freshness.stale_for)
         self._seed = seed
+        # Up to which age, and for how long after it was read, a list is surely neither stale nor due.
         audit_every = freshness.audit_every
         self.undoubted_for = min(AHEAD * freshness.fresh_for, self._least_stale_for)
         self.unread_for = AUDIT * audit_every if audit_every else inf

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sidecar.api.checks import ENTITLED
+from sidecar.api.answers import VERDICTS
 from tests.fakes import FakeClock
 from tests.fuzz.__main__ import arguments, fuzz
 from tests.fuzz.cases import HIT, Case, case
@@ -341,7 +341,7 @@ def test_it_can_be_run_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(file=StringIO(), width=1000)
     assert arguments(["--cases", "7", "--seed", "3"]).seed == 3
     assert fuzz(range(1), console, 20) == 0
-    monkeypatch.setattr("sidecar.api.checks.ENTITLED", ENTITLED[::-1])
+    monkeypatch.setattr("sidecar.api.answers.VERDICTS", VERDICTS[::-1])
     assert fuzz(range(9), console, 20) == 1
     assert isinstance(console.file, StringIO)
     told = console.file.getvalue()
