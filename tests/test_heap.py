@@ -23,11 +23,11 @@ class Library:
         return self._answer
 
 
-def test_large_blocks_get_maps_of_their_own() -> None:
-    """The limit is the one that is meant, whatever was freed before."""
+def test_large_blocks_get_maps_of_their_own_and_a_little_is_kept() -> None:
+    """The limits are those that are meant, whatever was freed before."""
     library = Library(1)
     assert heap.set_up(library)
-    assert library.told == [(-3, 1 << 20)]
+    assert library.told == [(-3, 1 << 20), (-1, 4 << 20)]
 
 
 def test_a_library_that_cannot_do_it_is_left_alone() -> None:

@@ -1,12 +1,12 @@
 """Many checks in one request.
 
 What memory surely knows is written straight from the parsed request: what an answer says of the customer is written once
-for all questions about that customer, what it says of a key is remembered. All else takes the way of a single check.
+for all questions about that customer, what it says of a key once for all customers with the same plan. All else takes
+the way of a single check.
 """
 
 import asyncio
 from collections.abc import Sequence
-from math import ceil
 from typing import Any
 
 import orjson
@@ -15,85 +15,114 @@ from aiohttp import web
 from sidecar.api import answers
 from sidecar.api.questions import account_of, lookup_key, parameters, read_batch, read_check, wishes_of
 from sidecar.core.checker import Checker, Sure
-from sidecar.core.wishes import NO_WISHES
+from sidecar.core.wishes import NO_WISHES, Wishes
 from sidecar.errors import Malformed
+from sidecar.kit.tally import Count
+from sidecar.model import Customer, Decision
 
 CHECKS = "/v1/checks"
 
-MOST_KEYS = 4096
-"""Lookup keys that are remembered as text: they take about 1 MB."""
+_, ENTITLED = answers.VERDICTS
+
+MOST_SAID = 4096
+"""Lookup keys, of each plan by itself, that are remembered as text: they take about 1 MB."""
 
 
-class Keys(dict[str, str]):
-    """What answers say of a lookup key, as JSON; ``verdict`` is the same for all."""
+class Verdicts(dict[Any, str]):
+    """What a list with the lookup keys ``held`` says of any, as JSON."""
 
-    def __init__(self, verdict: str) -> None:
+    def __init__(self, held: frozenset[str], said: Count) -> None:
         super().__init__()
-        self._verdict = verdict
+        self._held = held
+        self._said = said
 
     def __missing__(self, key: Any) -> str:
         """Write what is said of ``key``.
 
         :raises Malformed: when it cannot be one.
         """
-        if len(self) >= MOST_KEYS:
-            self.clear()
-        text = self[key] = f'"lookup_key":{orjson.dumps(lookup_key(key)).decode()},{self._verdict}'
+        self._said.n += 1
+        text = f'"lookup_key":{orjson.dumps(lookup_key(key)).decode()},{answers.VERDICTS[key in self._held]}'
+        self[key] = text
         return text
 
 
-class Group:
-    """What the answers about one customer have in common, as JSON, and how many there are."""
+class Words:
+    """What answers are made of, remembered from batch to batch: most customers have one of a few plans."""
 
-    __slots__ = ("after", "before", "entitled", "lookup_keys", "not_entitled", "sure")
+    def __init__(self) -> None:
+        self._moments = answers.Moments()
+        self._verdicts: dict[frozenset[str], Verdicts] = {}
+        self._said = Count()
 
-    def __init__(self, sure: Sure, after: str) -> None:
-        snapshot = sure.snapshot
-        self.sure = sure
-        self.before = f'{{"customer":"{snapshot.customer.id}",'
-        self.lookup_keys = snapshot.plan.lookup_keys
-        self.after = after
-        self.entitled = 0
-        self.not_entitled = 0
+    def of_list(self, held: frozenset[str]) -> Verdicts:
+        """Return what a list with these lookup keys says of any."""
+        found = self._verdicts.get(held)
+        if found is None:
+            found = self._verdicts[held] = Verdicts(held, self._said)
+        return found
+
+    def of_age(self, as_of: float, age: float, *, stale: bool) -> str:
+        """Return how far an answer may be trusted, up to its end."""
+        return (
+            f',"source":"memory","age":{answers.rounded_up(age)},"stale":{"true" if stale else "false"}'
+            f',"as_of":"{self._moments[as_of]}"}}'
+        )
+
+    def forget(self) -> None:
+        """Begin anew when there are too many."""
+        if self._said.n >= MOST_SAID:
+            self._verdicts.clear()
+            self._said.n = 0
 
 
-class Groups(dict[Any, Group | None]):
-    """The groups of a batch, by customer id; None for one whose list is not sure."""
+class Sheet:
+    """The answers of a batch that memory surely knows, as JSON: ``texts`` has None in the place of each other one."""
 
-    def __init__(self, checker: Checker, moments: answers.Moments) -> None:
-        super().__init__()
+    def __init__(self, checks: Sequence[Any], checker: Checker, words: Words) -> None:
+        """Look for the customers' lists.
+
+        :raises KeyError, TypeError, Malformed: when a check is anything but a customer and a lookup key.
+        """
+        self._customers = [check["customer"] for check in checks]
+        self._keys = [check["lookup_key"] for check in checks]
+        if sum(map(len, checks)) > 2 * len(checks):
+            raise KeyError("one has more members")
         self._checker = checker
-        self._moments = moments
-        self._now = checker.now()
-        self._after: dict[float, str] = {}
-
-    def __missing__(self, customer_id: Any) -> Group | None:
-        """Look for the customer's list; what is no id has none."""
-        sure = self._checker.sure(customer_id, self._now)
-        group = None if sure is None else Group(sure, self._after.get(sure.as_of) or self._trust(sure.as_of, sure.age))
-        self[customer_id] = group
-        return group
-
-    def count(self) -> None:
-        """Count the answers, all of which are given."""
-        for group in filter(None, self.values()):
-            self._checker.count(group.sure.age, entitled=group.entitled, not_entitled=group.not_entitled)
+        self._words = words
+        now = checker.now()
+        self._sure: dict[Any, Sure | None] = dict.fromkeys(self._customers)
+        for customer in self._sure:
+            self._sure[customer] = checker.sure(customer, now)
+        self.texts = self._written(now)
 
     def grow_older(self) -> None:
         """Say how old the lists are by now."""
-        now = self._checker.now()
-        for group in filter(None, self.values()):
-            age = now - group.sure.as_of
-            group.after = self._trust(group.sure.as_of, age, stale=age > self._checker.freshness.fresh_for)
+        self.texts[:] = self._written(self._checker.now())
 
-    def _trust(self, as_of: float, age: float, *, stale: bool = False) -> str:
-        """Write how far an answer may be trusted; many lists are known to be true as of the same moment."""
-        seconds, thousandths = divmod(ceil(age * 1000), 1000)
-        text = self._after[as_of] = (
-            f'"source":"memory","age":{seconds}.{thousandths:03d},"stale":{"true" if stale else "false"},'
-            f'"as_of":"{self._moments[as_of]}"}}'
-        )
+    def tell(self) -> str:
+        """Count the answers, all of which are given, and return them, with a comma in between."""
+        ages = [sure[2] for sure in map(self._sure.__getitem__, self._customers) if sure is not None]
+        text = ",".join(filter(None, self.texts))
+        self._checker.count(ages, entitled=text.count(ENTITLED))  # in ids and keys its quotes would be escaped
         return text
+
+    def _written(self, now: float) -> list[str | None]:
+        words, fresh_for = self._words, self._checker.freshness.fresh_for
+        words.forget()
+        trusts: dict[float, str] = {}  # many lists are known to be true as of the same moment, the watermark
+        parts: dict[Any, tuple[str, Verdicts, str] | None] = dict.fromkeys(self._sure)
+        for customer, sure in self._sure.items():
+            if sure is not None:
+                snapshot, as_of, _, _ = sure
+                after = trusts.get(as_of)
+                if after is None:
+                    after = trusts[as_of] = words.of_age(as_of, now - as_of, stale=now - as_of > fresh_for)
+                parts[customer] = f'{{"customer":"{customer}",', words.of_list(snapshot.plan.lookup_keys), after
+        return [
+            None if (part := parts[customer]) is None else f"{part[0]}{part[1][key]}{part[2]}"
+            for customer, key in zip(self._customers, self._keys, strict=True)
+        ]
 
 
 class Batches:
@@ -101,8 +130,7 @@ class Batches:
 
     def __init__(self, checker: Checker) -> None:
         self._checker = checker
-        self._moments = answers.Moments()
-        self._not_entitled, self._entitled = map(Keys, answers.VERDICTS)
+        self._words = Words()
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of this surface."""
@@ -111,43 +139,33 @@ class Batches:
     async def batch(self, request: web.Request) -> web.Response:
         """Answer up to 1,000 checks, in order; those that have to wait do so together."""
         wishes, account = wishes_of(request, parameters(request, "default").get("default")), account_of(request)
-        checks, groups = await read_batch(request), Groups(self._checker, self._moments)
-        is_plain = wishes is NO_WISHES and account is None
-        texts: list[str | None] = self._written(checks, groups) if is_plain else [None] * len(checks)
-        left = [place for place, text in enumerate(texts) if text is None]
+        checks = await read_batch(request)
+        sheet = self._sheet(checks) if wishes is NO_WISHES and account is None else None
+        texts: list[str | None] = [None] * len(checks) if sheet is None else sheet.texts
+        left = [place for place, text in enumerate(texts) if text is None] if None in texts else []
         questions = {place: read_check(checks[place], f"checks[{place}]", account) for place in left}
-        groups.count()
+        told = "" if sheet is None else sheet.tell()
+        if questions:
+            made = await self._made(questions, wishes)
+            if sheet is not None:
+                sheet.grow_older()
+            for place, decision in made.items():
+                texts[place] = orjson.dumps(answers.decision(decision)).decode()
+            told = ",".join(filter(None, texts))
+        body = f'{{"results":[{told}]}}'.encode()
+        return web.Response(body=body, content_type="application/json", headers=answers.no_store())
+
+    async def _made(self, questions: dict[int, tuple[Customer, str]], wishes: Wishes) -> dict[int, Decision]:
+        """Answer what is not sure; who had not to wait tells the age of after the others have."""
         made = {place: self._checker.answer(*question, wishes) for place, question in questions.items()}
         later = [place for place, decision in made.items() if decision is None]
-        if later:
-            waited = await asyncio.gather(*(self._checker.check(*questions[place], wishes) for place in later))
-            made |= zip(later, waited, strict=True)
-            made = {place: decision and self._checker.aged(decision) for place, decision in made.items()}
-            groups.grow_older()  # what was written for them has a younger age
-            texts = self._written(checks, groups) if is_plain else texts
-        for place, decision in made.items():
-            if decision is not None:
-                texts[place] = orjson.dumps(answers.decision(decision)).decode()
-        body = f'{{"results":[{",".join(filter(None, texts))}]}}'
-        return web.Response(body=body.encode(), content_type="application/json", headers=answers.no_store())
+        waited = await asyncio.gather(*(self._checker.check(*questions[place], wishes) for place in later))
+        made |= zip(later, waited, strict=True)
+        return {place: self._checker.aged(decision) for place, decision in made.items() if decision is not None}
 
-    def _written(self, checks: Sequence[Any], groups: Groups) -> list[str | None]:
-        """Return the answers that are sure, as JSON; None in the place of each other one."""
-        texts: list[str | None] = []
-        entitled, not_entitled = self._entitled, self._not_entitled
-        for check in checks:
-            text = None
-            try:
-                group, key = groups[check["customer"]], check["lookup_key"]
-                if group is None or len(check) != 2:
-                    pass
-                elif key in group.lookup_keys:
-                    text = f"{group.before}{entitled[key]},{group.after}"
-                    group.entitled += 1
-                else:
-                    text = f"{group.before}{not_entitled[key]},{group.after}"
-                    group.not_entitled += 1
-            except (KeyError, TypeError, Malformed):  # it is read again, with the words to refuse it
-                pass
-            texts.append(text)
-        return texts
+    def _sheet(self, checks: Sequence[Any]) -> Sheet | None:
+        """Answer what is sure; None when a check is anything but plain: it is then read with the words to refuse it."""
+        try:
+            return Sheet(checks, self._checker, self._words)
+        except (KeyError, TypeError, Malformed):
+            return None

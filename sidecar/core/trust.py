@@ -18,6 +18,7 @@ class Trust:
 
     def __init__(self, freshness: Freshness, watermarks: Watermarks, *, seed: int) -> None:
         self.freshness = freshness
+        self.watermarks = watermarks
         self.verified_at = watermarks.verified_at
         self._least_stale_for = freshness.least_stale_for
         self._stale_for = by_glob(freshness.stale_for_by_glob, freshness.stale_for)
@@ -26,7 +27,6 @@ class Trust:
         audit_every = freshness.audit_every
         self.undoubted_for = min(AHEAD * freshness.fresh_for, self._least_stale_for)
         self.unread_for = AUDIT * audit_every if audit_every else inf
-        self.newest = watermarks.newest
 
     def bounds(self, snapshot: Snapshot | None, lookup_key: str | None = None) -> tuple[float, float]:
         """Return the ages in seconds up to which a snapshot is fresh, and up to which it may be answered stale.

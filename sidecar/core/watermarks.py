@@ -12,24 +12,26 @@ from sidecar.model import Snapshot, Span, Spans, advanced, begun, verified_at
 NO_SPAN = Span(-inf, -inf)
 
 
+def newest(spans: Spans) -> Span:
+    """Return the last of ``spans``, or one that vouches for nothing."""
+    return spans[-1] if spans else NO_SPAN
+
+
 class Watermarks:
     """The spans of each account's feed, the newest last; ``spans`` are those that an earlier process left.
 
-    The functions in ``then`` are called when they change.
+    ``own`` is the last one of the key's own account, which nearly all are asked about. The functions in ``then`` are
+    called when they change.
     """
 
     def __init__(self, spans: Mapping[str | None, Spans] | None = None) -> None:
         self.then: list[Callable[[], None]] = []
         self._spans: dict[str | None, Spans] = dict(spans or {})
+        self.own = newest(self.spans(None))
 
     def spans(self, account: str | None) -> Spans:
         """Return the account's spans."""
         return self._spans.get(account, ())
-
-    def newest(self, account: str | None = None) -> Span:
-        """Return the account's last span, or one that vouches for nothing."""
-        spans = self._spans.get(account)
-        return spans[-1] if spans else NO_SPAN
 
     def accounts(self) -> list[str | None]:
         """Return the accounts that have a watermark; None is the key's own."""
@@ -50,6 +52,7 @@ class Watermarks:
 
     def _set(self, account: str | None, spans: Spans) -> None:
         self._spans[account] = spans
+        self.own = newest(self.spans(None))
         for tell in self.then:
             tell()
 

@@ -1,6 +1,6 @@
 """Counts and histograms of plain integers, cheap enough for the hottest path; a scrape makes the metric of it."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from math import inf
 
@@ -28,10 +28,19 @@ class Tally:
         self.counts = [0] * (len(self.bounds) + 1)
         self.sum = 0.0
 
-    def add(self, value: float, times: int = 1) -> None:
-        """Count ``value``, as often as ``times`` says."""
-        self.counts[bisect_left(self.bounds, value)] += times
-        self.sum += value * times
+    def add(self, value: float) -> None:
+        """Count ``value``."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def add_all(self, values: Iterable[float]) -> None:
+        """Count many at once: the bounds are looked for among them."""
+        values, begin = sorted(values), 0
+        for index, bound in enumerate((*self.bounds, inf)):
+            end = bisect_right(values, bound, begin)
+            self.counts[index] += end - begin
+            begin = end
+        self.sum += sum(values)
 
     def bucket(self, value: float) -> tuple[int, float]:
         """Return where ``value`` is counted, and the largest value that is counted there too."""

@@ -34,7 +34,6 @@ Checker.hit
 FakeClock.__call__
 Checker.sure
 Cache.get
-Watermarks.newest
 Tally.add
 Shortcuts._made
 Tally.bucket
@@ -52,7 +51,6 @@ Checker.look
 FakeClock.__call__
 Checker.sure
 Cache.get
-Watermarks.newest
 Tally.add
 etag
 Snapshot.entitlements

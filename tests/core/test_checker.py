@@ -1040,21 +1040,24 @@ async def test_what_is_sure_is_what_glance_finds_and_it_begins_nothing(
         assert more or age or span, "what was read just now is sure"
         await house.close()
         return
+    snapshot, as_of, age, oldest = sure
     assert_glance_agrees(house, sure)
     seen, hit = house.checker.look(ADA), house.checker.hit(ADA.id, "pro")
-    assert seen == (house.checker.glance(ADA), sure.oldest)
+    assert seen == (house.checker.glance(ADA), oldest)
     assert hit == (True, sure)
-    clock.now = sure.as_of + max(sure.age, sure.oldest * later)
-    while clock.now - sure.as_of > sure.oldest:
+    clock.now = as_of + max(age, oldest * later)
+    while clock.now - as_of > oldest:
         clock.now = nextafter(clock.now, 0.0)
-    assert_glance_agrees(house, sure._replace(age=clock.now - sure.as_of))
-    assert house.checker.sure(ADA.id, clock()) in (None, sure._replace(age=clock.now - sure.as_of))
+    older = (snapshot, as_of, clock.now - as_of, oldest)
+    assert_glance_agrees(house, older)
+    assert house.checker.sure(ADA.id, clock()) in (None, older)
     await house.close()
 
 
 def assert_glance_agrees(house: House, sure: Sure) -> None:
     """It finds the same, and no flight takes off for that, nor would one."""
-    expected = Finding(sure.snapshot, Source.MEMORY, sure.as_of, sure.age, stale=False)
+    snapshot, as_of, age, _ = sure
+    expected = Finding(snapshot, Source.MEMORY, as_of, age, stale=False)
     for lookup_key in (None, "pro", "max", "x"):
         assert house.checker.glance(ADA, NO_WISHES, lookup_key) == expected
     assert (house.refresher.in_the_air(), house.refresher.deferred) == (0, 0)

@@ -31,12 +31,12 @@ def test_a_bound_is_inclusive() -> None:
     assert ages.cumulative() == [(1, 1), (2, 1), (inf, 1)]
 
 
-@given(st.lists(NUMBERS, unique=True, max_size=6).map(sorted), st.lists(st.tuples(NUMBERS, st.integers(0, 5))))
-def test_it_counts_as_a_list_would(bounds: list[float], observed: list[tuple[float, int]]) -> None:
+@given(st.lists(NUMBERS, unique=True, max_size=6).map(sorted), st.lists(NUMBERS), st.lists(NUMBERS))
+def test_it_counts_as_a_list_would(bounds: list[float], alone: list[float], together: list[float]) -> None:
     """The number at or below each bound, and the sum, are those of the list of all observations."""
-    counted = Tally(bounds)
-    for value, times in observed:
-        counted.add(value, times)
-    values = [value for value, times in observed for _ in range(times)]
+    counted, values = Tally(bounds), alone + together
+    for value in alone:
+        counted.add(value)
+    counted.add_all(together)
     assert counted.cumulative() == [(bound, sum(value <= bound for value in values)) for bound in (*bounds, inf)]
     assert counted.sum == pytest.approx(sum(values), abs=1e-3)
