@@ -100,17 +100,17 @@ async def assembled(
         metrics = registry(Parts(heart, asking, store, webhooks=webhooks.outcomes, requests=requests, process=process))
         ops = Ops(lifecycle, pulse, status_of(heart, asking, store, had.rotation, clock), metrics)
 
-        checks, stripe = Checks(heart), Stripe(heart.checker, client)
-        others = [*Batches(heart.checker).routes(), *ChangeStream(heart.changes).routes()]
+        checks, batches, stripe = Checks(heart), Batches(heart.checker), Stripe(heart.checker, client)
         for_ops = [*ops.routes(), *quitting(settings, stop)]
         all_pass = [identified, requests.middleware, problems]
         traced = await traced_by(settings, heart, client, stack, clock)
         gate = Gate(settings.allowed_hosts, None if had.token is None else had.token.reveal)
         checks_app = application(
-            [*checks.routes(), *stripe.routes(), *others], [*traced, *all_pass, head_limit(), gate.guard]
+            [*checks.routes(), *batches.routes(), *stripe.routes(), *ChangeStream(heart.changes).routes()],
+            [*traced, *all_pass, head_limit(), gate.guard],
         )
         checks_app.on_shutdown.append(end_waiting(heart))
-        short = [*checks.shortcuts(requests.count), *stripe.shortcuts(requests.count)]
+        short = [part for surface in (checks, stripe, batches) for part in surface.shortcuts(requests.count)]
         shortcuts = shortcuts_of(short, gate, heart, had.rotation, clock)
 
         yield Sidecar(

@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -12,7 +12,7 @@ from aiohttp.typedefs import Middleware
 
 from sidecar import __version__
 from sidecar.api.guards import Gate
-from sidecar.api.shortcuts import Shortcut, Shortcuts
+from sidecar.api.shortcuts import Posted, Shortcut, Shortcuts
 from sidecar.core.checker import Policies
 from sidecar.core.heart import Heart, Ports, Rules
 from sidecar.core.sizing import Needs, Sizing
@@ -134,7 +134,9 @@ def key_check_of(key: ApiKey, client: StripeClient, feed: Feed) -> KeyCheck:
     return check
 
 
-def shortcuts_of(found: list[Shortcut], gate: Gate, heart: Heart, rotation: Rotation, clock: Clock) -> Shortcuts:
+def shortcuts_of(
+    found: Iterable[Shortcut | Posted], gate: Gate, heart: Heart, rotation: Rotation, clock: Clock
+) -> Shortcuts:
     """Return the shortcuts, told when what they have answered holds no longer."""
     shortcuts = Shortcuts(found, gate, heart.checker.ages, clock=clock)
     heart.cache.then.append(shortcuts.forget)

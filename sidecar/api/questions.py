@@ -156,13 +156,13 @@ async def read_body(request: web.Request) -> bytes:
         raise Malformed("body", "is not what its headers say") from None
 
 
-async def read_batch(request: web.Request) -> list[Any]:
+def read_batch(data: bytes) -> list[Any]:
     """Return the questions of a batch, in order and as they came: ``read_check`` reads one.
 
     :raises Refused: when they are no list, or too many.
     """
     try:
-        body = orjson.loads(await read_body(request))
+        body = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise Malformed("body", f"is not JSON: {error}") from None
     checks = body.get("checks") if isinstance(body, dict) else None

@@ -1,6 +1,6 @@
 """Requests that are answered at once, as text: no object of aiohttp's is made for them.
 
-A surface registers a ``Shortcut`` for what it can answer out of memory. Whatever is not surely simple, allowed and in
+A surface registers a ``Shortcut``, or with a body what is ``Posted``, for what it can answer out of memory. Whatever is not surely simple, allowed and in
 memory gets no answer here, and is then asked of aiohttp's handlers, as if nothing had been: so a shortcut never
 refuses, and never waits.
 """
@@ -8,7 +8,7 @@ refuses, and never waits.
 import re
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self, TypeVar
 
 from sidecar.api.guards import Gate
 from sidecar.api.questions import account_id
@@ -18,7 +18,7 @@ from sidecar.errors import SidecarError
 from sidecar.kit.clock import Clock
 from sidecar.kit.request_id import request_id
 from sidecar.kit.tally import Count, Tally
-from sidecar.wire import END, Heads, read_fields
+from sidecar.wire import END, LONGEST, Heads, read_fields
 
 MOST_SAID = 256
 """Blocks of header fields that are remembered: a client sends the same one with all its requests."""
@@ -32,8 +32,11 @@ PER_ANSWER = 500
 ENOUGH = 64 << 10
 """Bytes of answers that are written at once, as many as a transport takes before it asks to wait."""
 
-LONG_WAY = frozenset({"content-length", "stripe-context", "if-none-match"})
+LONG_WAY = frozenset({"content-length", "content-encoding", "stripe-context", "if-none-match"})
 """Fields that other parts than this one understand."""
+
+LENGTH = re.compile(r"\r\ncontent-length: ?(0|[1-9][0-9]{0,8})(?=\r\n)", re.IGNORECASE | re.ASCII)
+"""The first field that says how long the body is. What is left without it must not say so again."""
 
 
 class Said(NamedTuple):
@@ -73,36 +76,38 @@ class Lasting(NamedTuple):
     told: Count = UNTOLD
 
 
-Answer = Callable[[re.Match[str], Said], Lasting | None]
-"""Makes an answer of a target and of what is said with it, out of memory; None when there is none."""
+Asked = TypeVar("Asked")
+
+Answer = Callable[[Asked, Said], Lasting | None]
+"""Makes an answer of what is asked and of what is said with it, out of memory; None when there is none."""
 
 
 class Shortcut(NamedTuple):
-    """Requests whose target is like ``pattern``, a regular expression.
+    """GET requests whose target is like ``pattern``, a regular expression.
 
     ``asked`` is counted up for each, as it is when aiohttp's route for the same answers.
     """
 
     pattern: str
     asked: Count
-    answer: Answer
+    answer: Answer[re.Match[str]]
 
 
-class Ready(NamedTuple):
-    """The bytes of an answer, but for three digits of its age, and how its repetitions are counted.
+class Posted(NamedTuple):
+    """POST requests for just this ``target``, answered by their body; ``asked`` is counted up for each."""
 
-    ``oldest`` is the age in seconds up to which they are good, ``thousandths`` what the age has more than those digits.
-    """
-
-    as_of: float
-    oldest: float
-    before: bytes
-    digits: Sequence[bytes]
-    after: bytes
-    thousandths: int
-    bucket: int
-    told: Count
+    target: str
     asked: Count
+    answer: Answer[bytes]
+
+
+Ready = tuple[float, float, bytes, Sequence[bytes], bytes, int, int, Count, Count]
+"""The bytes of an answer, but for three digits of its age, and how its repetitions are counted.
+
+That is: ``as_of``; the age in seconds up to which it is good; what is before the digits, all that they can be, what is
+after; how many thousandths the age has more than the digits say; its bucket; ``told`` and ``asked``. No named tuple:
+those take ten times as long to make.
+"""
 
 
 class Shortcuts:
@@ -112,11 +117,15 @@ class Shortcuts:
     memory changes. So what was answered is kept until then, and such a request is looked up, not read.
     """
 
-    def __init__(self, shortcuts: Iterable[Shortcut], gate: Gate, ages: Tally, *, clock: Clock) -> None:
-        self._shortcuts = [
-            (re.compile(f"GET {shortcut.pattern} HTTP/1\\.1\r\n").match, shortcut.answer, shortcut.asked)
-            for shortcut in shortcuts
-        ]
+    def __init__(self, shortcuts: Iterable[Shortcut | Posted], gate: Gate, ages: Tally, *, clock: Clock) -> None:
+        self._shortcuts: list[tuple[Callable[[str], re.Match[str] | None], Answer[re.Match[str]], Count]] = []
+        self._posted: dict[str, tuple[Answer[bytes], Count]] = {}
+        for shortcut in shortcuts:
+            if isinstance(shortcut, Posted):
+                self._posted[f"POST {shortcut.target} HTTP/1.1"] = shortcut.answer, shortcut.asked
+            else:
+                matching = re.compile(f"GET {shortcut.pattern} HTTP/1\\.1\r\n").match
+                self._shortcuts.append((matching, shortcut.answer, shortcut.asked))
         self._gate = gate
         self._ages = ages
         self._clock = clock
@@ -141,7 +150,7 @@ class Shortcuts:
 
     def answer(self, data: bytes) -> bytes | None:
         """Return the answer to ``data`` when that is exactly one request, and one that has its answer here."""
-        ready = self._ready.get(data)
+        ready = self._ready.get(data) if len(data) < LONGEST else None
         if ready is not None:
             as_of, oldest, before, digits, after, thousandths, bucket, told, asked = ready
             age = self._clock() - as_of
@@ -171,35 +180,49 @@ class Shortcuts:
         return b"".join(found), at
 
     def _find(self, data: bytes) -> bytes | None:
+        if data.startswith(b"POST "):
+            return self._find_posted(data)
         text = data.decode("latin-1")
         for matching, answer, asked in self._shortcuts:
             match = matching(text)
-            if match is None:
-                continue
-            block = text[match.end() :]
-            said = self._said.get(block) or self._read(block)
-            if said is None:
-                return None
-            try:
-                lasting = (
-                    answer(match, said) if said.request_id is None else called(said.request_id, answer, match, said)
-                )
-            except SidecarError:  # what is refused is refused by aiohttp's handler
-                return None
-            if lasting is None:
-                return None
-            asked.n += 1
-            ready = self._made(lasting, asked)
-            if lasting.age < ready.oldest and said.request_id is None:
-                self._keep(data, ready)
-            return ready.before + ready.digits[ceil(lasting.age * 1000) - ready.thousandths] + ready.after
+            if match is not None:
+                return self._told(answer, match, text[match.end() :], asked, data)
         return None
+
+    def _find_posted(self, data: bytes) -> bytes | None:
+        """Answer a request whose body came with it as a whole, and nothing behind it."""
+        end = data.find(b"\r\n\r\n") + len(END)
+        head = data[:end].decode("latin-1")
+        length = LENGTH.search(head)
+        if length is None or int(length[1]) != len(data) - end:
+            return None
+        line, _, block = (head[: length.start()] + head[length.end() :]).partition("\r\n")
+        answer, asked = self._posted.get(line, (None, UNTOLD))
+        return None if answer is None else self._told(answer, data[end:], block, asked, data)
+
+    def _told(self, answer: Answer[Asked], what: Asked, block: str, asked: Count, data: bytes) -> bytes | None:
+        """Return the answer to ``what`` is asked with a block of fields, in the request ``data``."""
+        said = self._said.get(block) or self._read(block)
+        if said is None:
+            return None
+        try:
+            lasting = answer(what, said) if said.request_id is None else called(said.request_id, answer, what, said)
+        except SidecarError:  # what is refused is refused by aiohttp's handler
+            return None
+        if lasting is None:
+            return None
+        asked.n += 1
+        ready = self._made(lasting, asked)
+        _, oldest, before, digits, after, thousandths, *_ = ready
+        if lasting.age < oldest and said.request_id is None:
+            self._keep(data, ready)
+        return before + digits[ceil(lasting.age * 1000) - thousandths] + after
 
     def _keep(self, data: bytes, ready: Ready) -> None:
         """Have ``ready`` repeated, as long as there is room; no answer is kept long, so then all make room."""
         if self._room < 0:
             self.forget()
-        self._room -= PER_ANSWER + len(data) + len(ready.before) + len(ready.after)
+        self._room -= PER_ANSWER + len(data) + len(ready[2]) + len(ready[4])
         self._ready[data] = ready
 
     def _made(self, lasting: Lasting, asked: Count) -> Ready:
@@ -207,14 +230,17 @@ class Shortcuts:
         heads, as_of, age, oldest, before, after, fields, told = lasting
         whole, more = divmod(ceil(age * 1000), 1000)
         bucket, bound = self._ages.bucket(age)
-        oldest = min(oldest, bound, whole + 0.998) if more else -1.0  # exactly ``whole`` is a second less in the head
+        if not more:
+            oldest = -1.0  # exactly ``whole`` is a second less in the head
+        elif oldest > (last := whole + 0.998) or oldest > bound:
+            oldest = min(last, bound)
         head = f"{heads.at(as_of + age, whole + bool(more))}{fields}Content-Length: "
         if after is None:
             start = f"{head}{len(before)}\r\n\r\n".encode() + before
-            return Ready(as_of, oldest, start, NO_DIGITS, b"", whole * 1000, bucket, told, asked)
+            return as_of, oldest, start, NO_DIGITS, b"", whole * 1000, bucket, told, asked
         seconds = b"%d." % whole
         start = f"{head}{len(before) + len(seconds) + 3 + len(after)}\r\n\r\n".encode() + before + seconds
-        return Ready(as_of, oldest, start, DIGITS, after, whole * 1000, bucket, told, asked)
+        return as_of, oldest, start, DIGITS, after, whole * 1000, bucket, told, asked
 
     def _read(self, block: str) -> Said | None:
         """Return what ``block`` says, and remember it; None when it is not simple, or not allowed."""
@@ -235,11 +261,11 @@ class Shortcuts:
         return said
 
 
-def called(name: str, answer: Answer, match: re.Match[str], said: Said) -> Lasting | None:
+def called(name: str, answer: Answer[Asked], what: Asked, said: Said) -> Lasting | None:
     """Return the answer to a request that its caller calls ``name``, with that among its fields."""
     token = request_id.set(name)
     try:
-        found = answer(match, said)
+        found = answer(what, said)
     finally:
         request_id.reset(token)
     return found and found._replace(fields=f"{found.fields}{HEADER}: {name}\r\n")

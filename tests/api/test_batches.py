@@ -14,6 +14,8 @@ from sidecar.errors import Malformed
 from sidecar.model import Customer
 from tests.fakes import Running, running
 
+pytestmark = pytest.mark.usefixtures("each_way")
+
 KEYS = ["a", "b", 'quo"te', "ключ", "back\\slash", "</script>", "a%2Fb", "c"]
 HELD = KEYS[:-1]
 

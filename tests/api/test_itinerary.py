@@ -13,7 +13,7 @@ import pytest
 from sidecar.api.connections import Handler, Patience
 from sidecar.api.front import Front
 from sidecar.kit.door import Door
-from tests.api.test_shortcuts import CHECK, LIST, Fast
+from tests.api.test_shortcuts import BATCH, CHECK, LIST, Fast
 from tests.api.wires import Wire
 from tests.fakes import FakeClock
 
@@ -29,6 +29,7 @@ FIRST = """
 Front.data_received
 Shortcuts.answer
 Shortcuts._find
+Shortcuts._told
 Checks.hit_one
 Checker.hit
 FakeClock.__call__
@@ -46,6 +47,7 @@ FIRST_LIST = """
 Front.data_received
 Shortcuts.answer
 Shortcuts._find
+Shortcuts._told
 Checks.hit_all
 Checker.look
 FakeClock.__call__
@@ -70,6 +72,36 @@ Heads.at
 Shortcuts._keep
 Wire.write
 """
+
+A_BATCH = """
+Front.data_received
+Shortcuts.answer
+Shortcuts._find
+Shortcuts._find_posted
+Shortcuts._told
+Batches.hit
+read_batch
+Batches._sheet
+Sheet.__init__
+Checker.now
+FakeClock.__call__
+Checker.sure
+Cache.get
+Sheet._written
+Words.forget
+Words.of_age
+rounded_up
+Words.of_list
+Sheet.tell
+Checker.count
+Tally.add_all
+as_results
+Shortcuts._made
+Tally.bucket
+Heads.at
+Wire.write
+"""
+"""However many questions there are about one customer: what was said of their keys before is remembered."""
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -100,8 +132,9 @@ def calls(do: Callable[[], object]) -> list[str]:
         (LIST, LIST, REPEATED),
         (CHECK, CHECK.replace(b"/pro", b"/max"), FIRST),
         (LIST, CHECK, FIRST_LIST),
+        (BATCH, BATCH, A_BATCH),
     ],
-    ids=["a check again", "a list again", "a first check", "a first list"],
+    ids=["a check again", "a list again", "a first check", "a first list", "a batch"],
 )
 async def test_a_hit_passes_through_these_functions(
     clock: FakeClock, request_: bytes, before: bytes, expected: str

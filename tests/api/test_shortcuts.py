@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.api import answers, shortcuts
+from sidecar.api.batches import CHECKS, Batches
 from sidecar.api.checks import ALL, ONE, Checks, canonical
 from sidecar.api.guards import Gate
-from sidecar.api.shortcuts import ENOUGH, Lasting, Shortcut, Shortcuts
+from sidecar.api.shortcuts import ENOUGH, Lasting, Posted, Shortcut, Shortcuts
 from sidecar.kit.request_id import request_id
 from sidecar.kit.tally import Count, Tally
 from sidecar.metrics import Requests
@@ -33,6 +34,11 @@ START = 1_790_000_000.0
 def asking(path: str, *fields: str) -> bytes:
     """Return a request, with ``Host`` and these fields."""
     return "\r\n".join([f"GET {path} HTTP/1.1", "Host: localhost", *fields, "", ""]).encode()
+
+
+def posting(body: bytes, *fields: str, path: str = "/v1/checks") -> bytes:
+    """Return a request with a body."""
+    return asking(path, f"Content-Length: {len(body)}", *fields).replace(b"GET", b"POST", 1) + body
 
 
 CHECK = asking("/v1/customers/cus_ada/entitlements/pro")
@@ -58,17 +64,19 @@ class Said:
         return cls(said, orjson.loads(body))
 
 
+BATCH = posting(b'{"checks":[{"customer":"cus_ada","lookup_key":"pro"},{"customer":"cus_ada","lookup_key":"max"}]}')
+
+
 class Fast:
-    """A heart, its surface, and the shortcuts to it."""
+    """A heart, its surfaces, and the shortcuts to it."""
 
     def __init__(self, clock: FakeClock, gate: Gate | None = None) -> None:
         self.house = House(clock)
         self.clock = clock
         self.requests = Requests()
-        checks = Checks(self.house.heart)
-        self.shortcuts = shortcuts_of(
-            checks.shortcuts(self.requests.count), gate or Gate(["localhost"]), self.house.heart, Rotation([]), clock
-        )
+        count, checks, batches = self.requests.count, Checks(self.house.heart), Batches(self.house.checker)
+        found: list[Shortcut | Posted] = [*checks.shortcuts(count), *batches.shortcuts(count)]
+        self.shortcuts = shortcuts_of(found, gate or Gate(["localhost"]), self.house.heart, Rotation([]), clock)
 
     def ask(self, data: bytes = CHECK) -> Said:
         """Return what is answered."""
@@ -325,7 +333,7 @@ async def test_what_is_kept_has_a_bound(fast: Fast, monkeypatch: pytest.MonkeyPa
     fast.house.remember(10.1, *keys)
     for place in range(100):
         fast.ask(asking("/v1/customers/cus_ada/entitlements", f"User-Agent: {place}"))
-        kept = sum(len(data) + len(ready.before) + len(ready.after) for data, ready in fast.shortcuts._ready.items())
+        kept = sum(len(data) + len(ready[2]) + len(ready[4]) for data, ready in fast.shortcuts._ready.items())
         assert kept < shortcuts.ROOM + 200_000
     assert fast.keeps()
     monkeypatch.setattr(shortcuts, "MOST_SAID", 10)
@@ -333,6 +341,59 @@ async def test_what_is_kept_has_a_bound(fast: Fast, monkeypatch: pytest.MonkeyPa
         fast.ask(asking("/v1/customers/cus_ada/entitlements/pro", f"User-Agent: x{place}"))
         assert len(fast.shortcuts._said) <= 100 + 10
     assert len(fast.shortcuts._said) <= 10
+
+
+# --- what has a body -----------------------------------------------------------------------------------------------
+
+
+async def test_a_batch_that_came_as_a_whole_is_answered(fast: Fast) -> None:
+    """As often as it is asked: there is no one age by which it might be repeated."""
+    fast.house.remember(12.3451, "pro")
+    said = fast.ask(BATCH)
+    assert [(told["entitled"], told["age"]) for told in said.body["results"]] == [(True, 12.346), (False, 12.346)]
+    assert list(said.fields) == ["Cache-Control", "Content-Type", "Date", "Server", "Content-Length"]
+    assert not fast.keeps()
+    fast.clock.advance(1.5)
+    assert fast.ask(BATCH).body["results"][0]["age"] == 13.846
+    assert fast.ask(posting(BATCH.partition(b"\r\n\r\n")[2], "X-Request-Id: one")).fields["X-Request-Id"] == "one"
+    assert fast.requests.counts == {(CHECKS, 200): 3}
+    assert fast.house.checker.decisions[Reason.ENTITLED, Source.MEMORY] == 3
+    ages = fast.house.checker.ages
+    assert sum(ages.counts) == 6
+    assert ages.sum == pytest.approx(4 * 13.8451 + 2 * 12.3451)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        BATCH[:-1],
+        BATCH + b" ",
+        BATCH + BATCH,
+        BATCH + CHECK,
+        BATCH.replace(b"\r\nContent-Length: 96", b""),
+        BATCH.replace(b"POST", b"GET"),
+        BATCH.replace(b" /v1/checks", b" /v1/checks?default=allow"),
+        BATCH.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        BATCH.replace(b"cus_ada", b"cus_bob", 1),
+        BATCH.replace(b"localhost", b"elsewhere"),
+        posting(b""),
+        posting(b"{"),
+        posting(b'{"checks":{}}'),
+        posting(b'{"checks":[{}]}'),
+        posting(b'{"checks":[]}', "Content-Encoding: gzip"),
+        posting(b'{"checks":[]}', "Cache-Control: max-age=5"),
+        posting(b'{"checks":[]}', "Stripe-Account: acct_1"),
+        posting(b'{"checks":[]}', path="/v1/check"),
+    ],
+    ids=range(18),
+)
+async def test_a_batch_that_is_not_simple_is_left_alone(fast: Fast, data: bytes) -> None:
+    """It is aiohttp's to read, to refuse, or to wait for; nothing is counted."""
+    fast.house.remember(12.3451, "pro")
+    assert b"\r\nContent-Length: 96" in BATCH
+    assert fast.shortcuts.answer(data) is None
+    assert not any(fast.house.checker.decisions.values())
+    assert not fast.requests.counts
 
 
 STEPS = st.sampled_from(

@@ -5,13 +5,29 @@ to be found.
 """
 
 import base64
+import json
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from aiohttp import hdrs
 
 from tests.fuzz.worlds import REMEMBERED, TOKEN
 
+BATCHED: tuple[Any, ...] = (
+    "ключ",
+    'quo"te',
+    "</script>",
+    '"entitled":true,"reason":"entitled"',
+    "a\n",
+    "",
+    None,
+    5,
+    True,
+    ["a"],
+    {},
+    "x" * 201,
+)
 CUSTOMERS = (*REMEMBERED, "cus_absent", "cus_1" * 52, "-", "", ".", "..", "cus%5F1", "cus_1;a", "c%C3%BCs", "%", "%00")
 KEYS = ("a", "b.c~d_e-f", "feature-7", ".", "..", "...", "%61", "a%2Fb", "a+b", "a/b", "", "é", "%", "%00", "a;b", "a:b", "x" * 200, "x" * 201)  # fmt: skip
 QUERIES = (
@@ -282,8 +298,19 @@ def stripes_list(random: Random, is_plain: bool) -> Kind:  # noqa: FBT001 -- all
 
 
 def a_batch(random: Random, is_plain: bool) -> Kind:  # noqa: FBT001 -- all kinds are called alike
-    body = random.choice(BODIES[:4] if is_plain else BODIES)
+    body = checks(random, is_plain=is_plain) if random.random() < 0.8 else random.choice(BODIES)
     return "POST", "/v1/checks" + ("" if is_plain else random.choice(("", "?default=allow", "?x", "/"))), body
+
+
+def checks(random: Random, *, is_plain: bool) -> bytes:
+    """Return the body of a batch: mostly about customers who are remembered; else about any, or spoilt."""
+    found: list[Any] = []
+    for _ in range(random.choice((0, 1, 2, 3, 10))):
+        customer = random.choice(("cus_1", "cus_many", "cus_new") if random.random() < 0.9 else CUSTOMERS)
+        found.append({"customer": customer, "lookup_key": random.choice(KEYS[:4] if is_plain else KEYS + BATCHED)})
+        if not is_plain and random.random() < 0.1:
+            found[-1] = random.choice(([], "a", None, {}, {**found[-1], "account": "acct_1"}, {**found[-1], "a": 1}))
+    return json.dumps({"checks": found}, ensure_ascii=random.random() < 0.5).encode()
 
 
 def anything(random: Random, is_plain: bool) -> Kind:  # noqa: FBT001 -- all kinds are called alike
@@ -319,6 +346,7 @@ KINDS = (
     a_list,
     stripes_list,
     stripes_list,
+    a_batch,
     a_batch,
     anything,
     a_post,

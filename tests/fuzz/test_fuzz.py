@@ -34,6 +34,13 @@ PATH = "/v1/customers/cus_1/entitlements/a"
 PAGE = "/v1/entitlements/active_entitlements"
 POST = "POST /v1/checks HTTP/1.1\r\nHost: localhost\r\n"
 EMPTY = '{"checks":[]}'
+BATCH = '{"checks":[{"customer":"cus_1","lookup_key":"a"},{"customer":"cus_many","lookup_key":"b"}]}'
+
+
+def posted(body: str, *fields: str, target: str = "/v1/checks", line: str = "POST {} HTTP/1.1") -> bytes:
+    """Return a batch with its length and these fields."""
+    return check(f"Content-Length: {len(body)}", *fields, target=target, line=line) + body.encode()
+
 
 PLAIN: dict[str, bytes] = {
     "nothing but a Host": check(),
@@ -52,7 +59,6 @@ PLAIN: dict[str, bytes] = {
     "a Cookie": check("Cookie: a=b; c=d"),
     "a Referer": check("Referer: http://localhost/?a=b#c"),
     "a Content-Type without content": check("Content-Type: multipart/form-data"),
-    "a Content-Encoding without content": check("Content-Encoding: gzip"),
     "Range": check("Range: bytes=0-1"),
     "If-Modified-Since": check("If-Modified-Since: Mon, 21 Sep 2026 14:13:20 GMT"),
     "Max-Forwards": check("Max-Forwards: 0"),
@@ -66,6 +72,14 @@ PLAIN: dict[str, bytes] = {
     "a page of one": check(target=f"{PAGE}?limit=1&customer=cus_1"),
     "a page after a cursor": check(target=f"{PAGE}?customer=cus_1&starting_after=ent_cus_1_a&limit=100"),
     "a page with empty parameters": check(target=f"{PAGE}?&customer=cus_1&&"),
+    "a batch": posted(BATCH),
+    "a batch about nobody": posted(EMPTY),
+    "a batch with blanks in it": posted(BATCH.replace(":", " : ")),
+    "a batch with a name for it": posted(BATCH, "X-Request-Id: abc"),
+    "a batch of a length in lower case": posted(BATCH).replace(b"Content-Length", b"content-length"),
+    "a batch of a length without a blank": posted(BATCH).replace(b"Content-Length: ", b"Content-Length:"),
+    "a batch with a type": posted(BATCH, "Content-Type: text/plain"),
+    "a batch with a request in it": posted(BATCH.replace('"b"', '"GET / HTTP/1.1"').replace(",", ",\r\n\r\n", 1)),
     "a page of another account": check("Stripe-Account: acct_1", target=f"{PAGE}?customer=cus_1"),
 }
 """Requests that have a shortcut."""
@@ -95,7 +109,32 @@ STRANGE: dict[str, bytes] = {
     "a request in a body": check(f"Content-Length: {len(HIT)}") + HIT,
     "a request in a chunk": check("Transfer-Encoding: chunked") + b"%x\r\n%s\r\n0\r\n\r\n" % (len(HIT), HIT),
     "a request behind a body that is too short": check("Content-Length: 3") + HIT,
-    "a POST and its body": f"{POST}Content-Length: 13\r\n\r\n{EMPTY}".encode(),
+    "a body whose end is missing": posted(BATCH)[:-1],
+    "a body that is no JSON": posted("{"),
+    "a body that is too long for its Content-Length": posted(BATCH) + b" ",
+    "an empty body": posted(""),
+    "a batch of an unknown customer": posted(BATCH.replace("cus_many", "cus_unknown")),
+    "a batch of a customer who is due": posted(BATCH.replace("cus_many", "cus_due")),
+    "a batch of a key that is none": posted(BATCH.replace('"b"', '"\x01"')),
+    "a batch that is more than checks": posted('{"checks":[],"a":1}'),
+    "a batch with an account in it": posted(BATCH.replace('"a"', '"a","account":"acct_1"', 1)),
+    "a batch in another account": posted(BATCH, "Stripe-Account: acct_1"),
+    "a batch with a bound": posted(BATCH, "Cache-Control: max-age=600"),
+    "a batch that is encoded": posted(BATCH, "Content-Encoding: gzip"),
+    "a batch that is not encoded": posted(BATCH, "Content-Encoding: identity"),
+    "a batch with a second Content-Length": posted(BATCH, f"Content-Length: {len(BATCH)}"),
+    "a batch with another Content-Length": posted(BATCH, "Content-Length: 3"),
+    "a batch in chunks": posted(BATCH, "Transfer-Encoding: chunked"),
+    "a batch that waits for 100": posted(BATCH, "Expect: 100-continue"),
+    "a batch with a default": posted(BATCH, target="/v1/checks?default=allow"),
+    "a batch that is got": posted(BATCH, line="GET {} HTTP/1.1"),
+    "a batch that is put": posted(BATCH, line="PUT {} HTTP/1.1"),
+    "a batch in HTTP/1.0": posted(BATCH, line="POST {} HTTP/1.0"),
+    "a Content-Length that is folded": posted(BATCH).replace(b"Content-Length: ", b"Content-Length:\r\n "),
+    "a Content-Length with a zero before it": posted(BATCH).replace(b"Content-Length: ", b"Content-Length: 0"),
+    "a Content-Length with a blank behind it": posted(BATCH).replace(b"\r\n\r\n", b" \r\n\r\n", 1),
+    "a Content-Length after two blanks": posted(BATCH).replace(b"Content-Length: ", b"Content-Length:  "),
+    "a Content-Length with a tab": posted(BATCH).replace(b"Content-Length: ", b"Content-Length:\t"),
     "a POST with a request behind its body": f"{POST}Content-Length: 13\r\n\r\n{EMPTY}".encode() + HIT,
     "a POST that is longer than it says": f"{POST}Content-Length: 5\r\n\r\n{EMPTY}".encode(),
     "a POST without a length": f"{POST}\r\n{EMPTY}\r\n\r\n".encode(),
@@ -227,6 +266,7 @@ STRANGE: dict[str, bytes] = {
     "a page of a customer that was unknown long ago": check("Cache-Control: max-stale", target=f"{PAGE}?customer=cus_gone"),
     "a page with a semicolon": check(target=f"{PAGE}?customer=cus_1;limit=1"),
     "half a request": check()[:-1],
+    "a Content-Encoding without content": check("Content-Encoding: gzip"),
     "nothing at all": b"\r\n\r\n",
 }  # fmt: skip
 """Requests that have none, one for each way in which readers of HTTP have come to differ."""
@@ -319,8 +359,15 @@ def test_a_difference_is_told() -> None:
         ("sidecar.wire.FIELD", re.compile("([^:\r]+): ?([^\r]+)"), "bare LF after a field"),
         ("sidecar.api.shortcuts.LONG_WAY", frozenset(), "a request in a body"),
         ("sidecar.api.shortcuts.LONG_WAY", frozenset(), "what the caller has already"),
+        ("sidecar.api.shortcuts.LONG_WAY", frozenset(), "a batch with another Content-Length"),
+        ("sidecar.api.shortcuts.LONG_WAY", frozenset(), "a batch that is encoded"),
+        (
+            "sidecar.api.shortcuts.LENGTH",
+            re.compile(r"\r\ncontent-length:\s*([0-9]+)(?=\s)", re.IGNORECASE),
+            "a Content-Length that is folded",
+        ),
     ],
-    ids=range(11),
+    ids=range(14),
 )
 def test_without_a_rule_there_is_a_difference(
     monkeypatch: pytest.MonkeyPatch, rule: str, without: object, name: str

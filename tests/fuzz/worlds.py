@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from sidecar.api.batches import Batches
 from sidecar.api.changes import ChangeStream
 from sidecar.api.checks import Checks
 from sidecar.api.connections import Handler, Patience
@@ -89,12 +90,10 @@ class World:
     async def open(self) -> None:
         """Make all parts, as ``app.assembled`` does."""
         heart = self._new_heart()
-        self._checks, self._stripe, self._stream = (
-            Checks(heart),
-            Stripe(heart.checker, CLIENT),
-            ChangeStream(heart.changes),
-        )
-        routes = [*self._checks.routes(), *self._stripe.routes(), *self._stream.routes()]
+        self._checks, self._batches, self._stripe = Checks(heart), Batches(heart.checker), Stripe(heart.checker, CLIENT)
+        self._stream = ChangeStream(heart.changes)
+        surfaces = (self._checks, self._batches, self._stripe, self._stream)
+        routes = [route for surface in surfaces for route in surface.routes()]
         passes = [identified, self.requests.middleware, problems, head_limit(), self._gate.guard]
         self._runner = web.AppRunner(application(routes, passes))
         await self._runner.setup()
@@ -107,6 +106,7 @@ class World:
         await self.house.close()
         heart, self.token = self._new_heart(), self._first_token
         self._checks.__init__(heart)  # type: ignore[misc]
+        self._batches.__init__(heart.checker)  # type: ignore[misc]
         self._stripe.__init__(heart.checker, CLIENT)  # type: ignore[misc]
         self._stream.__init__(heart.changes)  # type: ignore[misc]
         self._began(heart)
@@ -186,7 +186,8 @@ class World:
         self._remember()
         if self.is_fast:
             count = self.requests.count
-            found = [*self._checks.shortcuts(count), *self._stripe.shortcuts(count)]
+            surfaces = (self._checks, self._batches, self._stripe)
+            found = [part for surface in surfaces for part in surface.shortcuts(count)]
             self.shortcuts = shortcuts_of(found, self._gate, heart, Rotation([]), self.clock)
         self.is_changed = False
         heart.cache.then.append(self._note_change)
