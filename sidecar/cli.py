@@ -68,6 +68,8 @@ def run(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
     """Run ``work`` in an event loop until it ends; TERM or Ctrl-C sets the event that it is given, a second one exits."""
     import uvloop  # noqa: PLC0415 -- commands that only ask need no loop
 
+    heap.settle()
+
     async def main() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         end_well(lambda: loop.is_closed() or loop.call_soon_threadsafe(stop.set))
@@ -93,9 +95,8 @@ def serve(config: Path | None, **flags: Any) -> None:
 
     settings = settings_from(config, flags)
     logs.set_up(settings.log_level, settings.log_format, steady_clock())
-    heap.set_up()
     try:
-        run(lambda stop: app.serve(settings, stop, started=lambda _: heap.settle()))
+        run(lambda stop: app.serve(settings, stop))
     except BadSettings as error:
         refuse(error)
     except ExceptionGroup:

@@ -4,8 +4,9 @@ glibc begins by giving each a map of its own, which goes back to the system when
 raises the size from which it does so, up to 32 MiB: the next ones are cut from the heap, where they leave holes. The
 cache's table is such a block, made anew every time that it is full; its holes were a tenth of what the cache took.
 
-Python's collector looks for circles after every 700 objects that stay, more often than a batch has checks; and now and
-then at all there are, of which what the libraries consist of is by far the most, and goes only with the process.
+Python's collector looks for circles after every 700 objects that stay, more often than a batch has checks, and more
+than a hundred times while the libraries are imported; now and then at all there are, of which what the libraries consist
+of is by far the most, and goes only with the process.
 """
 
 import ctypes
@@ -18,19 +19,22 @@ M_MMAP_THRESHOLD: Final = -3
 LARGE: Final = 1 << 20
 """Bytes: above what an answer takes, which is better cut from the heap, and below the table of all but small caches."""
 
-
 YOUNG: Final = 10_000
 """Objects that there may be more of before the collector looks at the young ones: some MB at most."""
 
 
 def set_up(library: Any = None) -> bool:
-    """Have large blocks go back to the system for good; tell whether the C library can do so."""
+    """Have large blocks go back to the system for good, and the collector look at young objects only, until ``settle``.
+
+    Return whether the C library can do the former.
+    """
+    gc.set_threshold(YOUNG, YOUNG, YOUNG)
     mallopt = getattr(ctypes.CDLL(None) if library is None else library, "mallopt", None)
     return mallopt is not None and mallopt(M_MMAP_THRESHOLD, LARGE) == 1
 
 
 def settle() -> None:
-    """Have the collector look less often, and never again at what is there now: it stays as long as the process."""
-    _ = gc.collect()
+    """Have the collector never look again at what was imported: it stays as long as the process."""
+    _ = gc.collect(0)
     gc.freeze()
     gc.set_threshold(YOUNG, 10, 10)
