@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sidecar.kit.address import Address
-from sidecar.settings import Freshness, Settings
+from sidecar.settings import Freshness, Settings, meanings
 from sidecar.sources import load
 from tests.fakes import KEY, SECRET
 from tests.reading import LIVE, Toml, complaints
@@ -66,7 +66,8 @@ class TestDefaults:
 
     def test_have_a_meaning_each(self) -> None:
         """Every knob says what it is for; the README and `--help` show it."""
-        assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+        assert list(meanings()) == list(Settings.model_fields)
+        assert all(meanings().values())
 
     def test_make_a_freshness(self) -> None:
         """The heart gets durations and no settings."""
