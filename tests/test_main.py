@@ -102,6 +102,7 @@ UNNEEDED = {
     "sidecar.tracing",
     "sqlite3",
     "spy",
+    "stamina",
     "tomllib",
 }
 """What takes time and memory, and serves only some: whoever has a store, a file, traces, a typing error. ``spy`` is ours."""
