@@ -409,7 +409,7 @@ class Settings(BaseModel):
 def meanings() -> dict[str, str]:
     """Return what stands below each setting, by its name.
 
-    It is read from the source, which takes as long as all else that makes the settings: for ``--help``, not for a start.
+    It is read from the source, which takes a while: for ``--help``, not for a start.
     """
     found = {}
     for lines in pairwise(ast.walk(ast.parse(inspect.getsource(Settings)))):

@@ -1,7 +1,7 @@
 """What is asked of Stripe: complete lists, pages of events, and whatever a caller wants passed on.
 
-Per page: attempts × budget (limiter) × breaker × one request (transport). While the breaker lets nothing
-through, no token is waited for.
+Per page: attempts × budget (limiter) × breaker × one request (transport). While the breaker lets nothing through, no
+token is waited for.
 """
 
 import asyncio

@@ -40,9 +40,8 @@ class Manners:
         worth = self.worth_a_retry(error)
         if worth is False or attempt >= self.attempts or took >= self.timeout:
             return None
-        return (
-            worth if worth is not True else min(self.longest, self.initial * 2 ** (attempt - 1) + self.jitter * chance)
-        )
+        doubled: float = self.initial * 2 ** (attempt - 1)
+        return min(self.longest, doubled + self.jitter * chance) if worth is True else worth
 
     def worth_a_retry(self, error: Exception) -> bool | float:
         """Tell whether to try again, and after how many seconds if Stripe says so (``Retry-After``)."""
