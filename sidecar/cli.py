@@ -19,7 +19,7 @@ import click
 from sidecar import __version__, heap, logs
 from sidecar.errors import BadSettings
 from sidecar.kit.clock import steady_clock
-from sidecar.settings import Settings
+from sidecar.settings import Settings, meanings
 from sidecar.signals import end_well
 from sidecar.sources import PREFIX, load
 
@@ -36,15 +36,23 @@ CONFIG = click.option(
 )
 
 
+class SettingOption(click.Option):
+    """A setting's flag. What it means is looked up when somebody asks for help."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the flag and its meaning."""
+        self.help = meanings().get(str(self.name), "").replace("`", "")
+        return super().get_help_record(ctx)
+
+
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give ``command`` a flag per setting."""
     for name, field in reversed(Settings.model_fields.items()):
         flag = f"--{name.replace('_', '-')}"
-        meaning = (field.description or "").replace("`", "")
         if field.annotation is bool:
-            option = click.option(flag, name, is_flag=True, default=None, help=meaning)
+            option = click.option(flag, name, cls=SettingOption, is_flag=True, default=None)
         else:
-            option = click.option(flag, name, default=None, metavar="VALUE", help=meaning)
+            option = click.option(flag, name, cls=SettingOption, default=None, metavar="VALUE")
         command = option(command)
     return CONFIG(command)
 
@@ -67,6 +75,8 @@ def refuse(error: BadSettings) -> NoReturn:
 def run(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
     """Run ``work`` in an event loop until it ends; TERM or Ctrl-C sets the event that it is given, a second one exits."""
     import uvloop  # noqa: PLC0415 -- commands that only ask need no loop
+
+    heap.settle()
 
     async def main() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -93,9 +103,8 @@ def serve(config: Path | None, **flags: Any) -> None:
 
     settings = settings_from(config, flags)
     logs.set_up(settings.log_level, settings.log_format, steady_clock())
-    heap.set_up()
     try:
-        run(lambda stop: app.serve(settings, stop, started=lambda _: heap.settle()))
+        run(lambda stop: app.serve(settings, stop))
     except BadSettings as error:
         refuse(error)
     except ExceptionGroup:

@@ -5,8 +5,9 @@ raises the size from which it does so, up to 32 MiB: the next ones are cut from 
 cache's table is such a block, made anew every time that it is full; its holes were a tenth of what the cache took.
 What is free at the heap's end goes back from 128 KiB on, and is asked for again with the next batch.
 
-Python's collector looks for circles after every 700 objects that stay, more often than a batch has checks; and now and
-then at all there are, of which what the libraries consist of is by far the most, and goes only with the process.
+Python's collector looks for circles after every 700 objects that stay, more often than a batch has checks, and more
+than a hundred times while the libraries are imported; now and then at all there are, of which what the libraries consist
+of is by far the most, and goes only with the process.
 """
 
 import ctypes
@@ -23,19 +24,23 @@ LARGE: Final = 1 << 20
 SPARE: Final = 4 << 20
 """Bytes that may be free at the heap's end; a batch and its answer take one."""
 
-
 YOUNG: Final = 10_000
 """Objects that there may be more of before the collector looks at the young ones: some MB at most."""
 
 
 def set_up(library: Any = None) -> bool:
-    """Have large blocks go back to the system for good, and small ones stay; tell whether the C library can do so."""
+    """Set what holds from the first import on; tell whether the C library could be told, too.
+
+    Large blocks go back to the system for good, small ones stay, and the collector looks at young objects only, until
+    ``settle``.
+    """
+    gc.set_threshold(YOUNG, YOUNG, YOUNG)
     mallopt = getattr(ctypes.CDLL(None) if library is None else library, "mallopt", None)
     return mallopt is not None and mallopt(M_MMAP_THRESHOLD, LARGE) == 1 and mallopt(M_TRIM_THRESHOLD, SPARE) == 1
 
 
 def settle() -> None:
-    """Have the collector look less often, and never again at what is there now: it stays as long as the process."""
-    _ = gc.collect()
+    """Have the collector never look again at what was imported: it stays as long as the process."""
+    _ = gc.collect(0)
     gc.freeze()
     gc.set_threshold(YOUNG, 10, 10)

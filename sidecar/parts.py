@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 import aiohttp
-import stamina.instrumentation
 from aiohttp.typedefs import Middleware
 
 from sidecar import __version__
@@ -53,7 +52,6 @@ async def upstream(
 
 def upstream_session() -> aiohttp.ClientSession:
     """Return the one pool of connections to Stripe. It keeps no cookies."""
-    stamina.instrumentation.set_on_retry_hooks([])  # else the first retry registers a metric of its own, globally
     return aiohttp.ClientSession(
         headers={"User-Agent": f"entitlement-sidecar/{__version__}"},
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -2,16 +2,19 @@
 ``SIDECAR_X``, a flag ``--x``, a key of the TOML file and a row of the README's table.
 """
 
+import ast
+import inspect
 import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
-    AnyHttpUrl,
     BaseModel,
     BeforeValidator,
     ByteSize,
@@ -19,12 +22,11 @@ from pydantic import (
     Field,
     PlainSerializer,
     SecretStr,
-    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import NoDecode
+from pydantic_core import Url
 
 from sidecar.errors import KEY
 from sidecar.kit.address import Address, read_addresses
@@ -40,7 +42,6 @@ Duration = Annotated[
 
 Addresses = Annotated[
     tuple[Address, ...],
-    NoDecode,
     BeforeValidator(read_addresses),
     Field(min_length=1),
     PlainSerializer(lambda value: ",".join(map(str, value)), return_type=str),
@@ -54,12 +55,9 @@ def read_secrets(text: str) -> tuple[str, ...]:
 
 Secrets = Annotated[
     tuple[SecretStr, ...],
-    NoDecode,
     BeforeValidator(lambda value: read_secrets(value) if isinstance(value, str) else value),
     PlainSerializer(lambda value: ",".join("whsec_***" for _ in value), return_type=str),
 ]
-
-URL_OF_AN_API = TypeAdapter(AnyHttpUrl)
 
 Policy = Literal["deny", "allow", "error"]
 
@@ -130,6 +128,11 @@ def read_names(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def say_names(names: tuple[str, ...]) -> str:
+    """Return the comma-separated list. (To look at ``str.join`` itself takes pydantic a hundredth of the start.)"""
+    return ",".join(names)
+
+
 @dataclass(frozen=True, slots=True)
 class Freshness:
     """How long information is trusted, in seconds."""
@@ -161,7 +164,6 @@ class Settings(BaseModel):
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,  # or a secret in the wrong place is echoed
-        use_attribute_docstrings=True,
         validate_default=True,
     )
 
@@ -189,7 +191,7 @@ class Settings(BaseModel):
     local_token_file: Path | None = None
     """File with a token that callers of checks must send as `Authorization: Bearer …` (or as a Stripe SDK's key)."""
 
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(read_names), PlainSerializer(",".join)] = (
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(read_names), PlainSerializer(say_names)] = (
         "localhost",
         "127.0.0.1",
         "[::1]",
@@ -208,9 +210,9 @@ class Settings(BaseModel):
     fresh_for: Duration = 300.0
     """Up to this age an answer is fresh."""
 
-    stale_for: Annotated[
-        dict[str, Duration], NoDecode, BeforeValidator(read_stale_for), PlainSerializer(say_stale_for)
-    ] = {EVERY_KEY: STALE_FOR}
+    stale_for: Annotated[dict[str, Duration], BeforeValidator(read_stale_for), PlainSerializer(say_stale_for)] = {
+        EVERY_KEY: STALE_FOR
+    }
     """Up to this age an answer is given at once, marked stale, while one refresh runs; or JSON of lookup_key globs."""
 
     unknown_for: Duration = 60.0
@@ -240,7 +242,7 @@ class Settings(BaseModel):
     webhook_listen: Addresses = (Address("127.0.0.1", 7422),)
     """Where Stripe's webhooks are taken, at `/webhooks/stripe`; nowhere without a secret."""
 
-    policy: Annotated[dict[str, Policy], NoDecode, BeforeValidator(read_policy)] = {"*": "deny"}
+    policy: Annotated[dict[str, Policy], BeforeValidator(read_policy)] = {"*": "deny"}
     """Answer when nothing trustworthy is at hand: `deny`, `allow`, `error`, or JSON of lookup_key globs, first match wins."""
 
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
@@ -280,10 +282,14 @@ class Settings(BaseModel):
     @classmethod
     def _base_is_a_url(cls, value: str) -> str:
         try:  # the library drops line ends inside a URL, and so would join what stands on both sides
-            url = URL_OF_AN_API.validate_python(value) if re.fullmatch("[!-~]+", value) else None
+            url = Url(value) if re.fullmatch("[!-~]+", value) else None
         except ValidationError:
             url = None
-        if url is None or any((url.query, url.fragment, url.username, url.password)):
+        if (
+            url is None
+            or url.scheme not in ("http", "https")
+            or any((url.query, url.fragment, url.username, url.password))
+        ):
             raise ValueError("must be a URL such as https://api.stripe.com")
         return str(url).rstrip("/")
 
@@ -397,6 +403,26 @@ class Settings(BaseModel):
             self.audit_every,
             tuple(globs),
         )
+
+
+@cache
+def meanings() -> dict[str, str]:
+    """Return what stands below each setting, by its name; nothing where the source was not installed.
+
+    To read it takes a while, so this is for ``--help``, not for a start.
+    """
+    found: dict[str, str] = {}
+    try:
+        source = inspect.getsource(Settings)
+    except OSError:
+        return found
+    for lines in pairwise(ast.walk(ast.parse(source))):  # one level after the other, so what stands below comes next
+        match lines:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(meaning))):
+                found[name] = inspect.cleandoc(meaning)
+            case _:
+                pass
+    return found
 
 
 def check_key(key: str) -> None:

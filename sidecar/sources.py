@@ -2,14 +2,11 @@
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from sidecar.errors import BadSettings
 from sidecar.settings import Settings
@@ -23,38 +20,6 @@ FROM_KUBERNETES = re.compile(r"SIDECAR_(SERVICE_|PORT(_|$))")
 """Names that Kubernetes injects into every pod beside a Service called ``sidecar``; not ours, so let through."""
 
 
-class StripesVariable(PydanticBaseSettingsSource):
-    """``STRIPE_API_KEY``, as Stripe's own tools call it, where nothing else names a key."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 -- the library's signature
-        """Return nothing per field; ``__call__`` does the work."""
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """Return the key, if it is there and nothing of higher precedence named one."""
-        key = os.environ.get("STRIPE_API_KEY")
-        named = self.current_state.keys() & {"stripe_api_key", "stripe_api_key_file"}
-        return {"stripe_api_key": key} if key and not named else {}
-
-
-class Configured(Settings, BaseSettings):
-    """The settings as a process finds them."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True)  # a chart's empty value: "not set"
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- the library's signature
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- the library's signature
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take flags first, then the environment, then the TOML file, then Stripe's own variable for its key."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls), StripesVariable(settings_cls)
-
-
 def load(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
     """Read settings from flags, the environment and a TOML file, in this order of precedence.
 
@@ -63,19 +28,43 @@ def load(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
     complaints = unknown_variables()
     if config is not None and not config.is_file():
         raise BadSettings([*complaints, f"{config}: there is no such file"])
-
-    class FromThisFile(Configured):
-        model_config = SettingsConfigDict(toml_file=config)
-
     try:
-        settings = FromThisFile(**flags)
+        found = {**({} if config is None else from_file(config)), **from_environment(), **flags}
+    except (OSError, ValueError) as error:
+        raise BadSettings([*complaints, f"{config}: cannot be read: {error}"]) from None
+    try:
+        settings = Settings.model_validate(with_stripes_variable(found))
     except ValidationError as error:
         raise BadSettings(complaints + [say(item) for item in error.errors()]) from None
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadSettings([*complaints, f"{config}: cannot be read: {error}"]) from None
     if complaints:
         raise BadSettings(complaints)
     return settings
+
+
+def from_file(path: Path) -> dict[str, Any]:
+    """Return what a TOML file says, by name.
+
+    :raises OSError: when it cannot be read.
+    :raises ValueError: when it is not UTF-8, or no TOML.
+    """
+    import tomllib  # noqa: PLC0415 -- who has no file need not load it
+
+    with path.open("rb") as file:
+        return tomllib.load(file)
+
+
+def from_environment() -> dict[str, str]:
+    """Return what variables say, by the setting's name; an empty one, as a chart may write it, means "not set"."""
+    said = {name.upper(): value for name, value in os.environ.items() if value}
+    variables = ((name, f"{PREFIX}{name.upper()}") for name in Settings.model_fields)
+    return {name: said[variable] for name, variable in variables if variable in said}
+
+
+def with_stripes_variable(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was found, with ``STRIPE_API_KEY``, as Stripe's own tools call it, where nothing else names a key."""
+    key = os.environ.get("STRIPE_API_KEY")
+    named = found.keys() & {"stripe_api_key", "stripe_api_key_file"}
+    return {**found, "stripe_api_key": key} if key and not named else {**found}
 
 
 def unknown_variables() -> list[str]:

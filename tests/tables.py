@@ -10,7 +10,7 @@ from pydantic_core import PydanticUndefined
 from sidecar.app import assembled
 from sidecar.kit.breaker import diagram
 from sidecar.metrics import PREFIX as METRIC_PREFIX
-from sidecar.settings import Settings
+from sidecar.settings import Settings, meanings
 from sidecar.sources import PREFIX
 from tests.fakes import settings_for
 from tests.packaging import values
@@ -40,7 +40,7 @@ def settings_table(names: Iterable[str]) -> str:
         field = Settings.model_fields[name]
         if field.default is PydanticUndefined:
             raise ValueError(f"{name} has no default")
-        rows.append(f"| `{PREFIX}{name.upper()}` | {shown(name, defaults[name])} | {field.description} |")
+        rows.append(f"| `{PREFIX}{name.upper()}` | {shown(name, defaults[name])} | {meanings()[name]} |")
     return "\n".join(rows)
 
 

@@ -23,6 +23,15 @@ class Library:
         return self._answer
 
 
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """The collector is the process's: leave it as it was."""
+    before = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*before)
+
+
 def test_large_blocks_get_maps_of_their_own_and_a_little_is_kept() -> None:
     """The limits are those that are meant, whatever was freed before."""
     library = Library(1)
@@ -42,20 +51,20 @@ def test_it_is_set_where_there_is_glibc() -> None:
     assert heap.set_up() or platform.libc_ver()[0] != "glibc"
 
 
-@pytest.fixture
-def collector() -> Iterator[None]:
-    before = gc.get_threshold()
-    yield
-    gc.unfreeze()
-    gc.set_threshold(*before)
+def test_only_what_is_young_is_looked_at_during_the_start() -> None:
+    """Old objects would be looked at once more with every hundred thousand that a library brings."""
+    _ = heap.set_up(Library(1))
+    assert gc.isenabled()
+    young, older, old = gc.get_threshold()
+    assert young * older > 10_000_000
+    assert young * old > 10_000_000
 
 
-@pytest.mark.usefixtures("collector")
 def test_what_is_there_at_the_start_is_not_looked_at_again() -> None:
     """What comes later is; a circle that is left behind goes."""
     heap.settle()
     assert gc.get_freeze_count() > 10_000
-    assert gc.get_threshold()[0] == heap.YOUNG
+    assert gc.get_threshold() == (heap.YOUNG, 10, 10)
     circle: list[object] = []
     circle.append(circle)
     del circle

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sidecar.kit.address import Address
-from sidecar.settings import Freshness, Settings
+from sidecar.settings import Freshness, Settings, meanings
 from sidecar.sources import load
 from tests.fakes import KEY, SECRET
 from tests.reading import LIVE, Toml, complaints
@@ -66,7 +66,8 @@ class TestDefaults:
 
     def test_have_a_meaning_each(self) -> None:
         """Every knob says what it is for; the README and `--help` show it."""
-        assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+        assert list(meanings()) == list(Settings.model_fields)
+        assert all(meanings().values())
 
     def test_make_a_freshness(self) -> None:
         """The heart gets durations and no settings."""
@@ -475,3 +476,14 @@ class TestContradictions:
         """What cannot be read contradicts nothing."""
         assert [c.partition(":")[0] for c in complaints({"fresh_for": "x", "stale_for": "5m"})] == ["SIDECAR_FRESH_FOR"]
         assert [c.partition(":")[0] for c in complaints({"listen": "x"})] == ["SIDECAR_LISTEN"]
+
+
+def test_meanings_are_missing_where_the_source_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a distribution of compiled files only; all else works."""
+
+    def no_source(_: object) -> str:
+        raise OSError("could not get source code")
+
+    assert meanings()["rate"]
+    monkeypatch.setattr("inspect.getsource", no_source)
+    assert meanings.__wrapped__() == {}

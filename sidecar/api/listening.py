@@ -34,8 +34,12 @@ def bind(address: Address) -> socket.socket:
         if address.path is not None:
             make_room(Path(address.path))
             return listen(socket.AF_UNIX, address.path)
+        host = address.host
         family, _, _, _, place = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host.encode() if host.isascii() else host,  # text is taken for an international name, which needs a library
+            address.port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
         )[0]
         return listen(family, place)
     except OSError as error:

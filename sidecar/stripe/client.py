@@ -1,9 +1,10 @@
 """What is asked of Stripe: complete lists, pages of events, and whatever a caller wants passed on.
 
-Per page: attempts (stamina) × budget (limiter) × breaker × one request (transport). While the breaker lets nothing
-through, no token is waited for.
+Per page: attempts × budget (limiter) × breaker × one request (transport). While the breaker lets nothing through, no
+token is waited for.
 """
 
+import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -14,7 +15,6 @@ from http import HTTPStatus
 from random import Random
 from typing import TypeVar
 
-import stamina
 from yarl import URL
 
 from sidecar.errors import (
@@ -91,8 +91,8 @@ class StripeClient:
         self.requests = {(operation, outcome): 0 for operation in OPERATIONS for outcome in OUTCOMES}
         self.durations = Tally((0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10))
         self.health = Health(clock, without=WITHOUT)
-        jitter = Random(manners.seed).random  # noqa: S311 -- no secret
-        self.breakers = {name: Breaker(f"{name} at Stripe", clock=clock, jitter=jitter) for name in OPERATIONS}
+        self._chance = Random(manners.seed).random  # noqa: S311 -- no secret
+        self.breakers = {name: Breaker(f"{name} at Stripe", clock=clock, jitter=self._chance) for name in OPERATIONS}
         self.livemode = key.livemode
         self.version = manners.version
         self.span: Spans = no_span
@@ -168,18 +168,16 @@ class StripeClient:
         return Listed(page) if date is None else Listed(page, ahead=self._clock() - date)
 
     async def _patiently(self, ask: Ask, read: Callable[[Answer], T]) -> T:
-        manners = self._manners
-        async for attempt in stamina.retry_context(
-            on=manners.worth_a_retry,
-            attempts=manners.attempts,
-            timeout=manners.timeout,
-            wait_initial=manners.initial,
-            wait_max=manners.longest,
-            wait_jitter=manners.jitter,
-        ):
-            with attempt:
+        attempt, began = 1, self._clock()
+        while True:
+            try:
                 return await self._ask(ask, read)
-        raise AssertionError  # pragma: no cover -- the last attempt raises
+            except UpstreamError as error:
+                pause = self._manners.pause_after(error, attempt, self._clock() - began, self._chance())
+                if pause is None:
+                    raise
+            await asyncio.sleep(pause)
+            attempt += 1
 
     async def probe(self) -> None:
         """Ask once for the entitlements of nobody, a request that the budget has given already.

@@ -31,8 +31,20 @@ class Manners:
     jitter: float = 0.25
     seed: int = 0
 
+    def pause_after(self, error: UpstreamError, attempt: int, took: float, chance: float) -> float | None:
+        """Return how long to wait before the next attempt; None when this one, the ``attempt``-th, was the last.
+
+        ``took`` is the time since the first began, ``chance`` a number from 0 to 1. Pauses double, unless Stripe says how
+        long they are to be.
+        """
+        worth = self.worth_a_retry(error)
+        if worth is False or attempt >= self.attempts or took >= self.timeout:
+            return None
+        doubled: float = self.initial * 2 ** (attempt - 1)
+        return min(self.longest, doubled + self.jitter * chance) if worth is True else worth
+
     def worth_a_retry(self, error: Exception) -> bool | float:
-        """Tell stamina whether to try again, and after how many seconds if Stripe says so (``Retry-After``)."""
+        """Tell whether to try again, and after how many seconds if Stripe says so (``Retry-After``)."""
         if not isinstance(error, UpstreamError) or not error.retry:
             return False
         after = error.after if isinstance(error, Throttled) else None

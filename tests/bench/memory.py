@@ -137,7 +137,7 @@ def child(customers: int, kind: Kind) -> None:
         print(json.dumps(asdict(grown(sidecar.heart.cache, customers, kind))))
         stop.set()
 
-    heap.set_up()  # as ``serve`` does
+    _ = heap.set_up()  # as the command does
     cli.run(lambda stop: app.serve(settings, stop, started=partial(started, stop)))
 
 

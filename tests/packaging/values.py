@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sidecar.kit.duration import read_duration
-from sidecar.settings import Settings
+from sidecar.settings import Settings, meanings
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "charts" / "entitlement-sidecar-lib"
@@ -53,7 +53,7 @@ def settings_schema() -> dict[str, Any]:
 
 def schema_of(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     """Return what a setting may be in a chart's values: as the process reads it, but for what only the process can judge."""
-    meaning, metadata = {"description": schema["description"]}, Settings.model_fields[name].metadata
+    meaning, metadata = {"description": meanings()[name]}, Settings.model_fields[name].metadata
     limits = {BOUNDS[kind]: bound for item in metadata for kind, bound in bounds_of(item)}
     kind = "integer" if name.endswith("_bytes") else schema.get("type")
     number = {"type": kind, **limits} if kind in ("integer", "number") else {}
@@ -110,11 +110,11 @@ def settings_comments() -> str:
     """Return every setting that the values do not set, as a comment: its meaning, its name and default."""
     defaults = Settings.model_construct().model_dump(mode="json")
     lines = []
-    for name, field in Settings.model_fields.items():
+    for name in Settings.model_fields:
         if name not in HOMES and name not in CALCULATED:
             default = defaults[name]
             value = default.split(",") if name == "allowed_hosts" else "deny" if name == "policy" else default
-            lines += [f"  # {field.description}", f"  # {name}: {json.dumps(value)}"]
+            lines += [f"  # {meanings()[name]}", f"  # {name}: {json.dumps(value)}"]
     return "\n".join(lines)
 
 

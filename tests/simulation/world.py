@@ -7,8 +7,6 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
-import stamina.instrumentation
-
 from sidecar.errors import UpstreamError
 from sidecar.kit.tasks import Tasks
 from sidecar.model import Customer, Plan, Snapshot, Unknown, packed
@@ -46,14 +44,13 @@ def listen_for_errors() -> None:
     logger.setLevel(logging.ERROR)
     logger.propagate = False
     logger.addHandler(ALARM)
-    stamina.instrumentation.set_on_retry_hooks([])
 
 
 class World:
     """What happens in a run."""
 
     def __init__(self, seed: int, *, written: bool, promise: str | None = None) -> None:
-        random.seed(seed)  # for stamina and the feed, whose jitter nobody passes in
+        random.seed(seed)  # for the feed, whose jitter nobody passes in
         self._rng = random.Random(seed)  # noqa: S311 -- to be repeated, not to be secret
         self._time = Time()
         self.history = History(lambda: self._time.now, written=written, promise=promise)

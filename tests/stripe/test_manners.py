@@ -1,9 +1,11 @@
 """How Stripe is asked: politely, patiently, and each request as urgently as it is."""
 
+from dataclasses import replace
+
 import pytest
 from yarl import URL
 
-from sidecar.errors import Broken, KeyRejected, Throttled, Unreachable
+from sidecar.errors import Broken, KeyRejected, Throttled, Unreachable, UpstreamError
 from sidecar.kit.limiter import Urgency
 from sidecar.model import Flight
 from sidecar.stripe.manners import Ask, Manners
@@ -28,6 +30,42 @@ URL_OF_A_LIST = URL("https://api.stripe.com/v1/entitlements/active_entitlements"
 def test_what_is_worth_a_retry(error: Exception, worth: bool | float) -> None:  # noqa: FBT001 -- a parameter of the table
     """What may be better next time, after as long as Stripe says, if there is so much time."""
     assert MANNERS.worth_a_retry(error) == worth
+
+
+def test_pauses_double_and_have_an_end() -> None:
+    """From a quarter of a second to four, each with a quarter more by chance, so that not all come back at once."""
+    patient = replace(MANNERS, attempts=99)
+    assert [patient.pause_after(Broken("502"), n, 0.0, 0.0) for n in range(1, 8)] == [
+        0.25,
+        0.5,
+        1.0,
+        2.0,
+        4.0,
+        4.0,
+        4.0,
+    ]
+    assert [patient.pause_after(Broken("502"), n, 9.9, 1.0) for n in (1, 2, 5, 98)] == [0.5, 0.75, 4.0, 4.0]
+
+
+def test_stripe_says_how_long_a_pause_is() -> None:
+    """Neither doubled nor shortened, however many there were, and nothing is added."""
+    assert [MANNERS.pause_after(Throttled("429", after=7.0), n, 0.0, 1.0) for n in (1, 2, 3)] == [7.0, 7.0, 7.0]
+
+
+@pytest.mark.parametrize(
+    ("error", "attempt", "took"),
+    [
+        (Broken("502"), 4, 0.0),
+        (Broken("502"), 1, 10.0),
+        (Throttled("429", after=1.0), 4, 0.0),
+        (Throttled("429", after=11.0), 1, 0.0),
+        (KeyRejected("401"), 1, 0.0),
+    ],
+    ids=str,
+)
+def test_the_last_attempt_has_no_pause_after_it(error: UpstreamError, attempt: int, took: float) -> None:
+    """It is the fourth, or one that fails after ten seconds, or one that another would not better."""
+    assert MANNERS.pause_after(error, attempt, took, 0.0) is None
 
 
 def test_a_request_is_as_urgent_as_its_flight() -> None:
