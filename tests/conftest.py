@@ -48,7 +48,10 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-@pytest.fixture(params=[True, False], ids=["with shortcuts", "aiohttp alone"])
+WAYS = {"with shortcuts": True} if os.environ.get("ONE_WAY") else {"with shortcuts": True, "aiohttp alone": False}
+
+
+@pytest.fixture(params=WAYS.values(), ids=WAYS)
 def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tested holds whichever way requests are answered."""
     monkeypatch.setattr(way, "has_shortcuts", request.param)
