@@ -126,11 +126,12 @@ def a_failed_sweep_forgets_what_it_heard(sweep):
 
         self._ears = replace(ears, hear=later)
         try:
-            await sweep(self, account, since)
+            asked_at = await sweep(self, account, since)
         finally:
             self._ears = ears
         for event_id, customer in told:
             ears.hear(event_id, customer)
+        return asked_at
 
     return sweep_first
 
