@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
+from math import inf
 from random import Random
 from typing import TypeVar
 
@@ -155,17 +156,21 @@ class StripeClient:
     async def events(self, params: Mapping[str, str], account: str | None) -> Listed:
         """Return one page of Stripe's list of events.
 
+        It waits for the budget however long that takes: one request here spares many, and who is refused has no turn.
+
         :raises UpstreamError: when it could not be read.
         """
         url = URL(self._manners.base + EVENTS_PATH).with_query(params)
+        ask = Ask("events", url, account, within=inf, otherwise=Urgency.NEWS)
         try:
-            return await self._patiently(Ask("events", url, account, otherwise=Urgency.NEWS), self._read_events)
+            return await self._patiently(ask, self._read_events)
         except UnknownCustomer as odd:  # no customer was named
             raise Broken(odd.message, status=odd.status) from None
 
     def _read_events(self, answer: Answer) -> Listed:
         page, date = read_answer(answer), date_in(answer.headers)
-        return Listed(page) if date is None else Listed(page, ahead=self._clock() - date)
+        ahead = 0.0 if date is None else self._clock() - date
+        return Listed(page, answer.asked_at, ahead)
 
     async def _patiently(self, ask: Ask, read: Callable[[Answer], T]) -> T:
         attempt, began = 1, self._clock()

@@ -32,9 +32,10 @@ class Event(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A page of the list of events as it came, and the seconds by which our clock is ahead of Stripe's, at most."""
+    """A page of the list of events as it came, when it was asked for, and the most that our clock is ahead, in seconds."""
 
     page: dict[str, Any]
+    asked_at: float
     ahead: float = 0.0
 
 

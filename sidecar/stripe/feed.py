@@ -1,9 +1,9 @@
 """The sidecar's own reading of Stripe's events: one request a poll keeps every customer's answer young.
 
-A poll that began at T and read every page has told of every change up to T less the lag, for an event may become
-visible that much later than its change. The next one reads from a lag before there, so that neither such an event nor
-a clock that differs a little from Stripe's makes a hole; one that differs more shows in the answers' ``Date``. Events
-that are told twice are told apart by their ids.
+A poll that asked for its first page at T and read all of them has told of every change up to T less the lag, for an
+event may become visible that much later than its change. The next one reads from a lag before there, so that neither
+such an event nor a clock that differs a little from Stripe's makes a hole; one that differs more shows in the answers'
+``Date``. Events that are told twice are told apart by their ids.
 A poll that failed moves nothing, and the next one goes on from where the last complete one was.
 """
 
@@ -146,12 +146,12 @@ class Feed:
     async def poll(self, account: str | None = None) -> bool:
         """Read everything new of an account, tell of it, move its watermark; tell whether that was possible."""
         began, until, gaps = self._clock(), self._until.get(account), self.polls["gap"]
-        reach = began - self._lag
+        since = reach = began - self._lag
         if until is not None and began - until + self._lag > KEPT:
             self._missed(account, f"the last reading was {began - until:.0f} s ago, and Stripe keeps 30 days of events")
             until = None
         try:
-            await self._sweep(account, reach if until is None else until)
+            reach = await self._sweep(account, since if until is None else until) - self._lag
         except Untold as untold:
             self._missed(account, untold)
             until = None
@@ -165,7 +165,7 @@ class Feed:
         if account is None:
             self.health.succeeded()
         if until is None:
-            self._ears.begin(account, reach)
+            self._ears.begin(account, since)
         self._ears.advance(account, reach)
         self._until[account] = reach
         return True
@@ -175,15 +175,19 @@ class Feed:
         self.polls["gap"] += 1
         log.warning("changes were missed, so ages count from each customer's own list again: %s", why)
 
-    async def _sweep(self, account: str | None, since: float) -> None:
-        """Read everything since a moment of our clock; once more, when Stripe's turns out to be further behind it."""
+    async def _sweep(self, account: str | None, since: float) -> float:
+        """Read everything since a moment of our clock; once more, when Stripe's turns out to be further behind it.
+
+        Return when its first page was asked for: however long that had to wait for the budget, what was there is told.
+        """
         overlap = max(self._lag, SKEW)
         while True:
             behind = self.behind_us
             sweep = Sweep(since - overlap - behind, livemode=self._livemode, account=account, max_pages=MOST_PAGES)
-            ahead = 0.0
+            asked_at, ahead = inf, 0.0
             while not sweep.is_complete:
-                page, ahead = await self._read(sweep.params, account)
+                page, at, ahead = await self._read(sweep.params, account)
+                asked_at = min(asked_at, at)
                 for event in sweep.take(page):
                     if event.customer is not None:
                         self._ears.hear(event.id, event.customer)
@@ -193,6 +197,7 @@ class Feed:
             if ahead <= overlap + behind:
                 break
         self._judge(sweep, since)
+        return asked_at
 
     def _judge(self, sweep: Sweep, since: float) -> None:
         """Raise unless a complete sweep has told of every change."""

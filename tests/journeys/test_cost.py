@@ -63,10 +63,11 @@ class Shop:
     async def events(self, params: Mapping[str, str], account: str | None) -> Listed:
         assert account is None
         self.polls += 1
+        asked_at = self._clock.now
         await asyncio.sleep(LATENCY)
         since = int(params["created[gte]"])
-        found = [event for event in reversed(self._events) if event["created"] >= since]
-        return Listed({"object": "list", "url": "/v1/events", "data": found[: int(params["limit"])], "has_more": False})
+        found = [event for event in reversed(self._events) if event["created"] >= since][: int(params["limit"])]
+        return Listed({"object": "list", "url": "/v1/events", "data": found, "has_more": False}, asked_at)
 
 
 def questions(number: int) -> Iterator[Customer]:

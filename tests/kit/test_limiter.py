@@ -415,6 +415,15 @@ def test_who_would_be_overtaken_is_refused_on_arrival() -> None:
     assert house.granted[11] == 5
 
 
+def test_who_has_time_is_not_starved_by_those_who_have_none() -> None:
+    """Where four callers take longer than anybody waits, news that cannot wait longer never has its turn; else it has."""
+    house = House(rate=0.25, burst=1)
+    callers = [Ask(within=10)] * 3 + [Ask(after=1, within=10)] * 100
+    house.serve([*callers[:3], Ask(urgency=NEWS, within=10), Ask(urgency=NEWS), *callers[3:]])
+    assert house.refused[3] == 0
+    assert house.granted[4] == 20, "after four callers, however many there are"
+
+
 def test_the_time_that_was_waited_is_told_by_class() -> None:
     """In seconds, of those who had a token in the end."""
     house = House(rate=1, burst=1)

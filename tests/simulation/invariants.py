@@ -22,10 +22,6 @@ SLACK = 1e-3
 """Seconds that calculating takes at most: some readings of a clock that ticks."""
 
 
-IN_HAND = 1
-"""Tokens that may have been handed out already when a refusal comes, for requests that are just about to be sent."""
-
-
 @dataclass
 class Record:
     """What is known of one process: its budget, who reads whose list, what it was told and has said."""
@@ -34,7 +30,9 @@ class Record:
     burst: float
     tokens: float = inf
     asked_at: float = 0.0
+    in_hand: int = 0
     slowed_at: float = -inf
+    in_hand_then: int = 0
     asked_since: int = 0
     readers: dict[Customer, asyncio.Task[Any]] = field(default_factory=dict)
     news: dict[Customer, list[float]] = field(default_factory=dict)
@@ -96,6 +94,7 @@ class Judge:
         history.counts["requests"] += 1
         record.tokens = min(record.burst, record.tokens + (now - record.asked_at) * record.rate) - 1
         record.asked_at = now
+        record.in_hand -= 1
         if record.tokens < -SLACK * record.rate:
             history.breaks("Budget", f"{-record.tokens:.3f} requests more than {record.rate}/s and {record.burst}")
         self._slowly(record, now)
@@ -110,13 +109,16 @@ class Judge:
     def throttled(self, record: Record, sent_at: float) -> None:
         """Take note that Stripe's limiter has refused a request that was sent at ``sent_at``."""
         if sent_at > record.slowed_at:
-            record.slowed_at, record.asked_since = self._time(), 0
+            record.slowed_at, record.asked_since, record.in_hand_then = self._time(), 0, record.in_hand
 
     def _slowly(self, record: Record, now: float) -> None:
-        """See that for a minute after a refusal at most half of the rate is used, and what it has recovered by then."""
+        """See that for a minute after a refusal at most half of the rate is used, and what it has recovered by then.
+
+        Tokens that were in hand, for requests that were just about to be sent, are used up.
+        """
         record.asked_since += 1
         seconds = now - record.slowed_at
-        allowed = IN_HAND + record.rate / 2 * seconds * (1 + seconds / 120)
+        allowed = record.in_hand_then + record.rate / 2 * seconds * (1 + seconds / 120)
         if seconds <= 60 and record.asked_since > allowed + SLACK:
             self._history.breaks("Throttling", f"{record.asked_since} requests {seconds:.3f} s after a refusal")
 

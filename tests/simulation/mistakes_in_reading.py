@@ -59,6 +59,12 @@ def the_budget_never_ends(take):
     return take_at_once
 
 
+@mutation(Limiter, "_next", breaks="Liveness")
+def callers_leave_nothing_to_the_feed(_next):
+    """The most urgent are served as long as there are any."""
+    return lambda self: max(self._queue, key=lambda waiter: waiter.urgency)
+
+
 @mutation(Limiter, "slow_down", breaks="Throttling")
 def a_refusal_does_not_slow(_slow_down):
     """Stripe's rate limiter is asked again as if it had said nothing."""
@@ -96,6 +102,17 @@ def the_watermark_has_no_lag(init):
     return init_without_lag
 
 
+@mutation(Feed, "_sweep", breaks="Truth")
+def a_poll_vouches_up_to_its_end(sweep):
+    """The watermark counts from when the last page had come, not from before the first was asked for."""
+
+    async def sweep_until_now(self, account, since):
+        await sweep(self, account, since)
+        return self._clock()
+
+    return sweep_until_now
+
+
 @mutation(Feed, "poll", breaks="Truth")
 def a_failed_poll_moves_the_watermark(poll):
     """A poll that failed counts as one that found nothing."""
@@ -126,11 +143,12 @@ def a_failed_sweep_forgets_what_it_heard(sweep):
 
         self._ears = replace(ears, hear=later)
         try:
-            await sweep(self, account, since)
+            asked_at = await sweep(self, account, since)
         finally:
             self._ears = ears
         for event_id, customer in told:
             ears.hear(event_id, customer)
+        return asked_at
 
     return sweep_first
 

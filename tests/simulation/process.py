@@ -10,6 +10,7 @@ from yarl import URL
 from sidecar.core.checker import Policies
 from sidecar.core.heart import Heart, Ports, Rules
 from sidecar.errors import UpstreamError
+from sidecar.kit.bucket import Bucket
 from sidecar.kit.limiter import Limiter, Urgency
 from sidecar.kit.tasks import Tasks
 from sidecar.model import Customer, Flight, Policy, Snapshot
@@ -46,6 +47,22 @@ class Scene(NamedTuple):
     time: Time
 
 
+class Purse(Bucket):
+    """A bucket that writes down how many of its tokens are in somebody's hand, for a request that was not sent yet."""
+
+    def __init__(self, record: Record, clock: Time) -> None:
+        super().__init__(rate=record.rate, burst=record.burst, clock=clock)
+        self._record = record
+
+    def take(self) -> None:
+        super().take()
+        self._record.in_hand += 1
+
+    def put_back(self) -> None:
+        super().put_back()
+        self._record.in_hand -= 1
+
+
 class Process:
     """A sidecar with an empty memory, and perhaps a ``store``. ``record`` is what a judge has to know about it."""
 
@@ -59,6 +76,7 @@ class Process:
         self.tasks = Tasks(expected=(UpstreamError,))
         self.record = Record(knobs.rate, knobs.burst)
         self.limiter = Limiter(rate=knobs.rate, burst=knobs.burst, clock=time)
+        self.limiter.bucket = Purse(self.record, time)
         manners = Manners(BASE, VERSION, seed=rng.getrandbits(32))
         self.client = StripeClient(cast("Transport", self), ApiKey(KEY), manners, limiter=self.limiter, clock=time)
         rules = Rules(knobs.freshness, POLICIES, knobs.cache_bytes, seed=rng.getrandbits(32), is_fed=knobs.every > 0)

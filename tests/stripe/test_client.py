@@ -994,13 +994,20 @@ class TestTheListOfEvents:
         assert reader.client.health.state == "untried"
 
     async def test_costs_budget(self, stripe: FakeStripe, upstream: str, session: aiohttp.ClientSession) -> None:
-        """A token for each page, and nothing is sent without one."""
-        reader = Reader(upstream, session, limiter=never_refilled(2))
+        """A token for each page, and nothing is sent without one; it is waited for, however many others want it."""
+        limiter = never_refilled(2)
+        reader = Reader(upstream, session, limiter=limiter)
         for _ in range(2):
             await reader.client.events(self.PARAMS, None)
-        with pytest.raises(OverBudget):
-            await reader.client.events(self.PARAMS, None)
-        assert stripe.count() == 2
+        async with asyncio.TaskGroup() as group:
+            third = group.create_task(reader.client.events(self.PARAMS, None))
+            while not limiter.waiting:
+                await asyncio.sleep(0)
+            assert stripe.count() == 2
+            limiter.give_back()
+            assert (await third).page["data"] == []
+        assert stripe.count() == 3
+        assert limiter.refused == 0
         assert reader.client.health.state == "untried"
 
 

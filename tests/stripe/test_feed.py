@@ -47,18 +47,22 @@ class Wire:
     def __init__(self, clock: FakeClock, stripe: FakeStripe) -> None:
         self.asked: list[Asked] = []
         self.failures: dict[int, UpstreamError] = {}
+        self.waits = 0.0
         self.takes = 0.0
         self.clock = clock
         self.stripe = stripe
 
     async def __call__(self, params: Mapping[str, str], account: str | None) -> Listed:
-        self.asked.append(Asked(self.clock(), params, account))
+        if self.waits:
+            await asyncio.sleep(self.waits)
+        asked_at = self.clock()
+        self.asked.append(Asked(asked_at, params, account))
         if self.takes:
             await asyncio.sleep(self.takes)
         if len(self.asked) in self.failures:
             raise self.failures.pop(len(self.asked))
         page = self.stripe.accounts[account].events.page(params, self.stripe.now(), self.stripe.visible_after)
-        return Listed(page, self.clock() - floor(self.stripe.now()))
+        return Listed(page, asked_at, self.clock() - floor(self.stripe.now()))
 
     def fail(self, error: UpstreamError, *, page: int = 1) -> None:
         """Fail at the so-manyth page from now on."""
@@ -193,6 +197,31 @@ class TestAPoll:
         assert play(story.clock, story.feed.poll()) is True
         assert story.clock() == began + 21
         assert story.listener.until() == began - LAG
+
+    def test_vouches_for_the_time_that_it_waited_for_the_budget(self, story: Story) -> None:
+        """What happened before its first page was asked for is on its pages; a wait for a later page counts for nothing."""
+        story.grant(150)
+        asked = story.clock() + 20
+        story.wire.waits = 20
+        taken_at = story.clock()
+        assert play(story.clock, story.feed.poll()) is True
+        assert story.clock() == asked + 20
+        assert story.listener.until() == asked - LAG
+        assert story.listener.vouched(taken_at - LAG) == asked - LAG, "all that happened since then was read"
+
+    def test_that_waited_vouches_for_nothing_before_what_nobody_could_read(self, story: Story) -> None:
+        """While it waited somebody changed, and it is not known who: lists from before are as old as they are."""
+        play(story.clock, story.feed.poll())
+        taken_at = story.clock()
+        await_next(story)
+        (unread,) = story.grant()
+        events = story.stripe.accounts[None].events.known(story.stripe.now())
+        events[unread]["data"]["object"]["customer"] = None
+        story.wire.waits = 2 * LAG
+        began = story.clock()
+        assert play(story.clock, story.feed.poll()) is True
+        assert story.listener.until() == began - LAG
+        assert story.listener.vouched(taken_at) == taken_at
 
     async def test_vouches_for_nothing_before_its_last_page(self, story: Story) -> None:
         """The newest events come first; those that nobody has seen yet are older."""
@@ -331,7 +360,8 @@ class TestAGap:
 
         async def flood(params: Mapping[str, str], account: str | None) -> Listed:
             asked.append(Asked(story.clock(), params, account))
-            return Listed(page(f"evt_{len(asked)}", at=story.clock(), has_more=asking == "too much"))
+            at = story.clock()
+            return Listed(page(f"evt_{len(asked)}", at=at, has_more=asking == "too much"), at)
 
         story, asking = told(read=flood), "one"
         await story.feed.poll()
@@ -709,7 +739,7 @@ async def test_a_poll_without_room_in_the_budget_is_tried_again_soon() -> None:
         asked.append(clock())
         if len(asked) < 3:
             raise OverBudget("none left")
-        return Listed({"object": "list", "url": EVENTS_PATH, "data": [], "has_more": False})
+        return Listed({"object": "list", "url": EVENTS_PATH, "data": [], "has_more": False}, clock())
 
     feed = told(read=read).feed
     feed._clock = clock
