@@ -51,7 +51,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 WAYS = {"with shortcuts": True} if os.environ.get("ONE_WAY") else {"with shortcuts": True, "aiohttp alone": False}
 
 
-@pytest.fixture(params=WAYS.values(), ids=WAYS)
+@pytest.fixture(params=list(WAYS.values()), ids=list(WAYS))
 def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tested holds whichever way requests are answered."""
     monkeypatch.setattr(way, "has_shortcuts", request.param)
