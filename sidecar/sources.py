@@ -29,9 +29,10 @@ def load(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
     if config is not None and not config.is_file():
         raise BadSettings([*complaints, f"{config}: there is no such file"])
     try:
-        found = {**({} if config is None else from_file(config)), **from_environment(), **flags}
-    except (OSError, ValueError) as error:
+        of_file = {} if config is None else from_file(config)
+    except (OSError, ValueError, RecursionError) as error:
         raise BadSettings([*complaints, f"{config}: cannot be read: {error}"]) from None
+    found = {**of_file, **from_environment(), **flags}
     try:
         settings = Settings.model_validate(with_stripes_variable(found))
     except ValidationError as error:

@@ -85,7 +85,8 @@ try:
     main()
 except SystemExit:
     from sidecar.settings import meanings
-    print(json.dumps([list(sys.modules), [one["collections"] for one in gc.get_stats()], meanings.cache_info().misses]))
+    collections = [one["collections"] for one in gc.get_stats()]
+    print(json.dumps([list(sys.modules), collections, gc.get_freeze_count(), meanings.cache_info().misses]))
 """
 UNNEEDED = {
     "cryptography",
@@ -127,9 +128,10 @@ def test_a_plain_start_does_no_more_than_it_must(tmp_path: Path) -> None:
         capture_output=True,
         check=True,
     )
-    modules, (_, *of_old_objects), times_explained = json.loads(ended.stdout)
+    modules, (_, *of_old_objects), frozen, times_explained = json.loads(ended.stdout)
     assert b"set this, SIDECAR_STRIPE_API_KEY or STRIPE_API_KEY" in ended.stderr
     assert "uvloop" in modules
     assert UNNEEDED & set(modules) == set()
     assert sum(of_old_objects) <= 1  # the first that comes later: of little, for the rest is out of sight by then
+    assert frozen > 10_000
     assert times_explained == 0

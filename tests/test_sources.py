@@ -24,6 +24,11 @@ class TestPrecedence:
         """A chart's empty value means "not set"."""
         assert read(monkeypatch, toml("rate = 3\n"), SIDECAR_RATE="", SIDECAR_LISTEN="").rate == 3.0
 
+    def test_goes_by_a_name_in_any_case(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Variables are written in capitals; who does otherwise means the same."""
+        monkeypatch.setenv("sidecar_rate", "7")
+        assert load({}).rate == 7.0
+
     def test_does_not_last(self, toml: Toml) -> None:
         """A file that one call read is unknown to the next."""
         assert load({}, toml("rate = 3\n")).rate == 3.0
@@ -226,7 +231,9 @@ class TestTheFile:
         for missing in (tmp_path / "nowhere.toml", tmp_path):
             assert complaints({}, missing) == [f"{missing}: there is no such file"]
 
-    @pytest.mark.parametrize("content", [b"rate =", b"rate = 1\nrate = 2", b"rate: 1", b'policy = "\xff"', b"\x00"])
+    @pytest.mark.parametrize(
+        "content", [b"rate =", b"rate = 1\nrate = 2", b"rate: 1", b'policy = "\xff"', b"\x00", b"rate = " + b"[" * 3000]
+    )
     def test_that_is_no_toml_is_an_error(self, tmp_path: Path, content: bytes) -> None:
         """One complaint, with the reason that TOML's reader gives."""
         path = tmp_path / "sidecar.toml"

@@ -1,12 +1,12 @@
 """Many checks in one request.
 
 What memory surely knows is written straight from the parsed request: what an answer says of the customer is written once
-for all questions about that customer, what it says of a key once for all customers with the same plan. All else takes
-the way of a single check.
+for all questions about that customer, what it says of a key is remembered. All else takes the way of a single check.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -16,115 +16,114 @@ from sidecar.api import answers
 from sidecar.api.questions import account_of, lookup_key, parameters, read_batch, read_body, read_check, wishes_of
 from sidecar.api.shortcuts import Lasting, Posted, Said
 from sidecar.core.checker import Checker, Sure
-from sidecar.core.wishes import NO_WISHES, Wishes
+from sidecar.core.wishes import NO_WISHES
 from sidecar.errors import Malformed
 from sidecar.kit.tally import Count
-from sidecar.model import Customer, Decision
 from sidecar.wire import Heads
 
 CHECKS = "/v1/checks"
 
 _, ENTITLED = answers.VERDICTS
 
-MOST_SAID = 4096
-"""Lookup keys, of each plan by itself, that are remembered as text: they take about 1 MB."""
+MOST_KEYS = 4096
+"""Lookup keys that are remembered as text: they take about 1 MB, and 11 where all are as long as can be."""
 
 
-class Verdicts(dict[Any, str]):
-    """What a list with the lookup keys ``held`` says of any, as JSON."""
+class Keys(dict[Any, str]):
+    """What answers say of a lookup key, as JSON; ``verdict`` is the same for all."""
 
-    def __init__(self, held: frozenset[str], said: Count) -> None:
+    def __init__(self, verdict: str) -> None:
         super().__init__()
-        self._held = held
-        self._said = said
+        self._verdict = verdict
 
     def __missing__(self, key: Any) -> str:
         """Write what is said of ``key``.
 
         :raises Malformed: when it cannot be one.
         """
-        self._said.n += 1
-        text = f'"lookup_key":{orjson.dumps(lookup_key(key)).decode()},{answers.VERDICTS[key in self._held]}'
-        self[key] = text
+        if len(self) >= MOST_KEYS:
+            self.clear()
+        text = self[key] = f'"lookup_key":{orjson.dumps(lookup_key(key)).decode()},{self._verdict}'
         return text
 
 
 class Words:
-    """What answers are made of, remembered from batch to batch: most customers have one of a few plans."""
+    """What answers are made of, remembered from batch to batch."""
 
     def __init__(self) -> None:
-        self._moments = answers.Moments()
-        self._verdicts: dict[frozenset[str], Verdicts] = {}
-        self._said = Count()
+        self.not_there, self.there = map(Keys, answers.VERDICTS)
+        self.moments = answers.Moments()
 
-    def of_list(self, held: frozenset[str]) -> Verdicts:
-        """Return what a list with these lookup keys says of any."""
-        found = self._verdicts.get(held)
-        if found is None:
-            found = self._verdicts[held] = Verdicts(held, self._said)
-        return found
-
-    def of_age(self, as_of: float, age: float, *, stale: bool) -> str:
+    def trust(self, as_of: float, age: float, *, stale: bool) -> str:
         """Return how far an answer may be trusted, up to its end."""
         return (
             f',"source":"memory","age":{answers.rounded_up(age)},"stale":{"true" if stale else "false"}'
-            f',"as_of":"{self._moments[as_of]}"}}'
+            f',"as_of":"{self.moments[as_of]}"}}'
         )
-
-    def forget(self) -> None:
-        """Begin anew when there are too many."""
-        if self._said.n >= MOST_SAID:
-            self._verdicts.clear()
-            self._said.n = 0
 
 
 class Sheet:
-    """The answers of a batch that memory surely knows, as JSON: ``texts`` has None in the place of each other one."""
+    """A batch whose checks are a customer and a lookup key each, and what memory surely knows of it."""
 
     def __init__(self, checks: Sequence[Any], checker: Checker, words: Words) -> None:
         """Look for the customers' lists.
 
-        :raises KeyError, TypeError, Malformed: when a check is anything but a customer and a lookup key.
+        :raises Malformed: when a check is anything else.
         """
-        self._customers = [check["customer"] for check in checks]
-        self._keys = [check["lookup_key"] for check in checks]
-        if sum(map(len, checks)) > 2 * len(checks):
-            raise KeyError("one has more members")
         self._checker = checker
         self._words = words
+        try:
+            self._customers = [check["customer"] for check in checks]
+            self._keys = [check["lookup_key"] for check in checks]
+            self._sure: dict[Any, Sure | None] = dict.fromkeys(self._customers)
+        except (KeyError, TypeError):
+            raise Malformed("checks", "are not all as simple as can be") from None
+        if sum(map(len, checks)) > 2 * len(checks):
+            raise Malformed("checks", "have other members")
         self.now = now = checker.now()
-        self._sure: dict[Any, Sure | None] = dict.fromkeys(self._customers)
         for customer in self._sure:
             self._sure[customer] = checker.sure(customer, now)
-        self.texts = self._written(now)
 
-    def grow_older(self) -> None:
-        """Say how old the lists are by now."""
-        self.texts[:] = self._written(self._checker.now())
+    @property
+    def is_whole(self) -> bool:
+        """Whether all is sure."""
+        return None not in self._sure.values()
 
-    def tell(self) -> str:
-        """Count the answers, all of which are given, and return them, with a comma in between."""
+    def texts(self) -> list[str | None]:
+        """Return the answers as JSON, as of ``now``; None in the place of one that is not sure.
+
+        :raises Malformed: when a lookup key cannot be one.
+        """
+        there, not_there = self._words.there, self._words.not_there
+        parts = self._parts()
+        try:
+            return [
+                f"{part[0]}{there[key] if key in part[1] else not_there[key]}{part[2]}"
+                if (part := parts[customer]) is not None
+                else None
+                for customer, key in zip(self._customers, self._keys, strict=True)
+            ]
+        except TypeError:
+            raise Malformed("checks", "have a lookup key that is no text") from None
+
+    def count(self, told: str) -> None:
+        """Count the answers, all of which are given, and all of which, and no others, ``told`` has."""
         ages = [sure[2] for sure in map(self._sure.__getitem__, self._customers) if sure is not None]
-        text = ",".join(filter(None, self.texts))
-        self._checker.count(ages, entitled=text.count(ENTITLED))  # in ids and keys its quotes would be escaped
-        return text
+        self._checker.count(ages, entitled=told.count(ENTITLED))  # in ids and keys its quotes would be escaped
 
-    def _written(self, now: float) -> list[str | None]:
-        words, fresh_for = self._words, self._checker.freshness.fresh_for
-        words.forget()
-        trusts: dict[float, str] = {}  # many lists are known to be true as of the same moment, the watermark
-        parts: dict[Any, tuple[str, Verdicts, str] | None] = dict.fromkeys(self._sure)
+    def _parts(self) -> dict[Any, tuple[str, frozenset[str], str] | None]:
+        """Return, by customer, what all answers begin with, the lookup keys that are there, what all answers end with."""
+        now, fresh_for, trust = self.now, self._checker.freshness.fresh_for, self._words.trust
+        ends: dict[float, str] = {}  # many lists are known to be true as of the same moment, the watermark
+        parts: dict[Any, tuple[str, frozenset[str], str] | None] = dict.fromkeys(self._sure)
         for customer, sure in self._sure.items():
             if sure is not None:
                 snapshot, as_of, _, _ = sure
-                after = trusts.get(as_of)
-                if after is None:
-                    after = trusts[as_of] = words.of_age(as_of, now - as_of, stale=now - as_of > fresh_for)
-                parts[customer] = f'{{"customer":"{customer}",', words.of_list(snapshot.plan.lookup_keys), after
-        return [
-            None if (part := parts[customer]) is None else f"{part[0]}{part[1][key]}{part[2]}"
-            for customer, key in zip(self._customers, self._keys, strict=True)
-        ]
+                end = ends.get(as_of)
+                if end is None:
+                    end = ends[as_of] = trust(as_of, now - as_of, stale=now - as_of > fresh_for)
+                parts[customer] = f'{{"customer":"{customer}",', snapshot.plan.lookup_keys, end
+        return parts
 
 
 class Batches:
@@ -146,43 +145,48 @@ class Batches:
     def hit(self, body: bytes, said: Said) -> Lasting | None:
         """Answer a batch all of which memory surely knows; there is no one age by which it might be repeated."""
         is_plain = said.wishes is NO_WISHES and said.account is None
-        sheet = self._sheet(read_batch(body)) if is_plain else None
-        if sheet is None or None in sheet.texts:
+        sheet = Sheet(read_batch(body), self._checker, self._words) if is_plain else None
+        if sheet is None or not sheet.is_whole:
             return None
-        return Lasting(self._heads, sheet.now, 0.0, -1.0, as_results(sheet.tell()))
+        told = joined(sheet.texts())
+        sheet.count(told)
+        return Lasting(self._heads, sheet.now, 0.0, -1.0, as_results(told))
 
     async def batch(self, request: web.Request) -> web.Response:
         """Answer up to 1,000 checks, in order; those that have to wait do so together."""
         wishes, account = wishes_of(request, parameters(request, "default").get("default")), account_of(request)
         checks = read_batch(await read_body(request))
-        sheet = self._sheet(checks) if wishes is NO_WISHES and account is None else None
-        texts: list[str | None] = [None] * len(checks) if sheet is None else sheet.texts
-        left = [place for place, text in enumerate(texts) if text is None] if None in texts else []
+        sheet, texts = self._sure(checks, is_plain=wishes is NO_WISHES and account is None)
+        left = [place for place, text in enumerate(texts) if text is None]
         questions = {place: read_check(checks[place], f"checks[{place}]", account) for place in left}
-        told = "" if sheet is None else sheet.tell()
-        if questions:
-            made = await self._made(questions, wishes)
-            if sheet is not None:
-                sheet.grow_older()
-            for place, decision in made.items():
-                texts[place] = orjson.dumps(answers.decision(decision)).decode()
-            told = ",".join(filter(None, texts))
-        return web.Response(body=as_results(told), content_type="application/json", headers=answers.no_store())
-
-    async def _made(self, questions: dict[int, tuple[Customer, str]], wishes: Wishes) -> dict[int, Decision]:
-        """Answer what is not sure; who had not to wait tells the age of after the others have."""
+        if sheet is not None:
+            sheet.count(joined(texts))
         made = {place: self._checker.answer(*question, wishes) for place, question in questions.items()}
         later = [place for place, decision in made.items() if decision is None]
-        waited = await asyncio.gather(*(self._checker.check(*questions[place], wishes) for place in later))
-        made |= zip(later, waited, strict=True)
-        return {place: self._checker.aged(decision) for place, decision in made.items() if decision is not None}
+        if later:
+            waited = await asyncio.gather(*(self._checker.check(*questions[place], wishes) for place in later))
+            made |= zip(later, waited, strict=True)
+            made = {place: decision and self._checker.aged(decision) for place, decision in made.items()}
+            if sheet is not None:
+                sheet.now = self._checker.now()
+                texts = sheet.texts()
+        for place, decision in made.items():
+            if decision is not None:
+                texts[place] = orjson.dumps(answers.decision(decision)).decode()
+        return web.Response(body=as_results(joined(texts)), content_type="application/json", headers=answers.no_store())
 
-    def _sheet(self, checks: Sequence[Any]) -> Sheet | None:
-        """Answer what is sure; None when a check is anything but plain: it is then read with the words to refuse it."""
-        try:
-            return Sheet(checks, self._checker, self._words)
-        except (KeyError, TypeError, Malformed):
-            return None
+    def _sure(self, checks: Sequence[Any], *, is_plain: bool) -> tuple[Sheet | None, list[str | None]]:
+        """Return what is sure, and its texts; nothing when there is to be read more closely what is asked."""
+        with suppress(Malformed):  # ``read_check`` says what is wrong, and where; or that nothing is
+            if is_plain:
+                sheet = Sheet(checks, self._checker, self._words)
+                return sheet, sheet.texts()
+        return None, [None] * len(checks)
+
+
+def joined(texts: Iterable[str | None]) -> str:
+    """Return those that are there, as members of an array."""
+    return ",".join(filter(None, texts))
 
 
 def as_results(told: str) -> bytes:

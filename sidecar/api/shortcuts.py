@@ -1,8 +1,8 @@
 """Requests that are answered at once, as text: no object of aiohttp's is made for them.
 
-A surface registers a ``Shortcut``, or with a body what is ``Posted``, for what it can answer out of memory. Whatever is not surely simple, allowed and in
-memory gets no answer here, and is then asked of aiohttp's handlers, as if nothing had been: so a shortcut never
-refuses, and never waits.
+A surface registers a ``Shortcut``, or with a body what is ``Posted``, for what it can answer out of memory. Whatever is
+not surely simple, allowed and in memory gets no answer here, and is then asked of aiohttp's handlers, as if nothing had
+been: so a shortcut never refuses, and never waits.
 """
 
 import re
@@ -18,7 +18,7 @@ from sidecar.errors import SidecarError
 from sidecar.kit.clock import Clock
 from sidecar.kit.request_id import request_id
 from sidecar.kit.tally import Count, Tally
-from sidecar.wire import END, LONGEST, Heads, read_fields
+from sidecar.wire import END, LENGTH, LONGEST, Heads, read_fields
 
 MOST_SAID = 256
 """Blocks of header fields that are remembered: a client sends the same one with all its requests."""
@@ -35,7 +35,7 @@ ENOUGH = 64 << 10
 LONG_WAY = frozenset({"content-length", "content-encoding", "stripe-context", "if-none-match"})
 """Fields that other parts than this one understand."""
 
-LENGTH = re.compile(r"\r\ncontent-length: ?(0|[1-9][0-9]{0,8})(?=\r\n)", re.IGNORECASE | re.ASCII)
+LENGTH_FIELD = re.compile(rf"\r\ncontent-length: ?({LENGTH.pattern})(?=\r\n)", re.IGNORECASE | re.ASCII)
 """The first field that says how long the body is. What is left without it must not say so again."""
 
 
@@ -193,7 +193,7 @@ class Shortcuts:
         """Answer a request whose body came with it as a whole, and nothing behind it."""
         end = data.find(b"\r\n\r\n") + len(END)
         head = data[:end].decode("latin-1")
-        length = LENGTH.search(head)
+        length = LENGTH_FIELD.search(head)
         if length is None or int(length[1]) != len(data) - end:
             return None
         line, _, block = (head[: length.start()] + head[length.end() :]).partition("\r\n")

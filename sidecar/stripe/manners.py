@@ -35,22 +35,12 @@ class Manners:
         """Return how long to wait before the next attempt; None when this one, the ``attempt``-th, was the last.
 
         ``took`` is the time since the first began, ``chance`` a number from 0 to 1. Pauses double, unless Stripe says how
-        long they are to be.
+        long they are to be (``Retry-After``).
         """
-        worth = self.worth_a_retry(error)
-        if worth is False or attempt >= self.attempts or took >= self.timeout:
+        after = (error.after if isinstance(error, Throttled) else None) or 0.0
+        if not error.retry or attempt >= self.attempts or took >= self.timeout or after > self.timeout:
             return None
-        doubled: float = self.initial * 2 ** (attempt - 1)
-        return min(self.longest, doubled + self.jitter * chance) if worth is True else worth
-
-    def worth_a_retry(self, error: Exception) -> bool | float:
-        """Tell whether to try again, and after how many seconds if Stripe says so (``Retry-After``)."""
-        if not isinstance(error, UpstreamError) or not error.retry:
-            return False
-        after = error.after if isinstance(error, Throttled) else None
-        if not after:
-            return True
-        return after if after <= self.timeout else False
+        return after or min(self.longest, self.initial * 2.0 ** (attempt - 1) + self.jitter * chance)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from datetime import datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.api.answers import Headers, etag, moment, rounded_up
+from sidecar.api.answers import MOST_MOMENTS, Headers, Moments, etag, moment, rounded_up
 from sidecar.core.wishes import NO_WISHES
 from sidecar.model import Customer, Feature, Finding, Plan, Snapshot, Source, Unknown, packed
 from sidecar.settings import Freshness
@@ -47,3 +47,11 @@ def test_the_time_to_live_of_an_unknown_customer_is_its_own() -> None:
     assert headers.of(known, NO_WISHES)["Cache-Status"] == "entitlement-sidecar; hit; ttl=-11"
     assert headers.of(known, NO_WISHES)["Age"] == "311"
     assert headers.of(None, NO_WISHES)["Cache-Status"] == "entitlement-sidecar; fwd=miss; detail=policy"
+
+
+def test_moments_are_remembered_up_to_a_bound() -> None:
+    """However many lists were taken at moments of their own."""
+    moments = Moments()
+    for at in range(MOST_MOMENTS + 10):
+        assert moments[at / 8] == moment(at / 8)
+    assert len(moments) == 10

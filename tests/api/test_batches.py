@@ -8,11 +8,13 @@ from urllib.parse import quote
 import pytest
 from yarl import URL
 
-from sidecar.api.batches import MOST_SAID, Words
+from sidecar.api.batches import MOST_KEYS, Batches, Keys
+from sidecar.api.shortcuts import NOTHING
 from sidecar.demo import FakeStripe, Fault
 from sidecar.errors import Malformed
 from sidecar.model import Customer
-from tests.fakes import Running, running
+from tests.core.fetching import House
+from tests.fakes import FakeClock, Running, running
 
 pytestmark = pytest.mark.usefixtures("each_way")
 
@@ -132,25 +134,25 @@ async def test_sure_answers_grow_older_with_those_that_wait(upstream: str, strip
         stripe.break_with(None)
 
 
-def test_what_is_said_of_keys_is_remembered_up_to_a_bound() -> None:
-    """Who asks about ever new keys, or has ever new plans, costs no memory; what can be no key is not remembered."""
-    words = Words()
-    for number in range(MOST_SAID + 10):
-        words.forget()
-        held = frozenset({f"key {number - number % 5}"})
-        text = words.of_list(held)[f"key {number}"]
-        verdict = (
-            {"entitled": True, "reason": "entitled"}
-            if number % 5 == 0
-            else {"entitled": False, "reason": "not_entitled"}
-        )
-        assert json.loads(f"{{{text}}}") == {"lookup_key": f"key {number}", **verdict}
-    assert said_by(words) == 10
+def test_keys_are_remembered_up_to_a_bound() -> None:
+    """Who asks about ever new keys costs no memory; what can be no key is not remembered at all."""
+    keys = Keys('"entitled":true')
+    for number in range(MOST_KEYS + 10):
+        assert json.loads(f"{{{keys[f'key {number}']}}}") == {"lookup_key": f"key {number}", "entitled": True}
+    assert len(keys) == 10
     with pytest.raises(Malformed):
-        _ = words.of_list(frozenset())["a\n"]
-    assert said_by(words) == 10
+        _ = keys["a\n"]
+    assert len(keys) == 10
 
 
-def said_by(words: Words) -> int:
-    """Return how many texts are remembered."""
-    return sum(map(len, words._verdicts.values()))
+async def test_a_defect_of_ours_is_no_refusal(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is heard of; it does not make every batch slow for ever."""
+    house = House(clock)
+    house.remember(1.0, "a")
+
+    def broken(*_: object) -> None:
+        raise KeyError("a defect of ours")
+
+    monkeypatch.setattr(house.checker, "sure", broken)
+    with pytest.raises(KeyError, match="a defect of ours"):
+        _ = Batches(house.checker).hit(b'{"checks":[{"customer":"cus_ada","lookup_key":"a"}]}', NOTHING)

@@ -1,13 +1,14 @@
 """Up to when the feed has seen every change."""
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.watermarks import Watermarks
-from sidecar.model import KEPT_SPANS, Customer, Dirty
+from sidecar.model import KEPT_SPANS, Customer, Dirty, Span
 from tests.core.fetching import ADA, BOB, held, unknown
 
 
@@ -22,8 +23,10 @@ def watermarks() -> Watermarks:
 
 class TestTheWatermark:
     def test_without_a_feed_there_is_none(self) -> None:
-        """An account that nobody reads has no watermark."""
+        """An account that nobody reads has no watermark; the key's own vouches for nothing then."""
         assert Watermarks().until(None) is None
+        assert Watermarks().own == (-inf, -inf)
+        assert Watermarks({None: (Span(1.0, 2.0), Span(3.0, 4.0)), "acct_1": (Span(5.0, 6.0),)}).own == (3.0, 4.0)
 
     def test_it_begins_where_the_reading_did(self) -> None:
         """At its beginning a span is empty."""
@@ -37,7 +40,7 @@ class TestTheWatermark:
         watermarks.advance(None, 150.0)
         assert watermarks.until(None) == 200.0
         watermarks.advance(None, 250.0)
-        assert watermarks.until(None) == 250.0
+        assert (watermarks.until(None), watermarks.own) == (250.0, (100.0, 250.0))
 
     def test_each_account_has_its_own(self, watermarks: Watermarks) -> None:
         """Reading one account's events tells nothing of another's."""
@@ -45,6 +48,7 @@ class TestTheWatermark:
         watermarks.begin("acct_1", 10.0)
         watermarks.advance("acct_1", 20.0)
         assert (watermarks.until("acct_1"), watermarks.until(None)) == (20.0, 200.0)
+        assert watermarks.own == (100.0, 200.0)
         assert watermarks.verified_at(held(BOB, 15.0)) == 20.0
         assert watermarks.verified_at(held(Customer("cus_carl", "acct_2"), 15.0)) == 15.0
 

@@ -362,7 +362,7 @@ def test_a_difference_is_told() -> None:
         ("sidecar.api.shortcuts.LONG_WAY", frozenset(), "a batch with another Content-Length"),
         ("sidecar.api.shortcuts.LONG_WAY", frozenset(), "a batch that is encoded"),
         (
-            "sidecar.api.shortcuts.LENGTH",
+            "sidecar.api.shortcuts.LENGTH_FIELD",
             re.compile(r"\r\ncontent-length:\s*([0-9]+)(?=\s)", re.IGNORECASE),
             "a Content-Length that is folded",
         ),

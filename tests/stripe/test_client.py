@@ -23,7 +23,6 @@ from sidecar.errors import (
     PermissionMissing,
     RequestRejected,
     Throttled,
-    UnknownCustomer,
     Unreachable,
     UpstreamError,
 )
@@ -33,12 +32,14 @@ from sidecar.kit.clock import Clock, steady_clock
 from sidecar.kit.limiter import Limiter, Urgency
 from sidecar.model import Customer, Flight, Snapshot
 from sidecar.parts import upstream_session
+from sidecar.stripe.answers import Answer
 from sidecar.stripe.client import WITHOUT, StripeClient
 from sidecar.stripe.events import EVENTS_PATH, NEWS
 from sidecar.stripe.key import ApiKey
 from sidecar.stripe.manners import Manners
 from sidecar.stripe.transport import BODY, Transport
 from tests.fakes import KEY, FakeClock
+from tests.kit.virtual import play
 
 ADA = Customer("cus_ada")
 VERSION = "2026-10-28.endive"
@@ -442,20 +443,40 @@ class TestARefusal:
         assert "more than" in str(error)
         assert reader.outcomes == ["broken"]
 
-    def test_says_how_long_to_wait(self) -> None:
-        """A Retry-After beats the backoff; without one, or with zero, the backoff decides."""
-        assert Manners("", "").worth_a_retry(Throttled("slow down", after=7.0)) == 7.0
-        assert Manners("", "").worth_a_retry(Throttled("slow down", after=0.0)) is True
-        assert Manners("", "").worth_a_retry(Throttled("slow down")) is True
-        assert Manners("", "").worth_a_retry(Broken("an unknown error")) is True
+    @pytest.mark.parametrize(
+        ("takes", "manners", "expected"),
+        [
+            (0.0, {}, [0.0, 0.25, 0.75, 1.75]),
+            (4.0, {}, [0.0, 4.25, 8.75]),
+            (0.0, {"jitter": 1.0, "attempts": 2}, [0.0, 0.25]),
+        ],
+        ids=["pauses double", "none begins after ten seconds", "chance adds to them"],
+    )
+    def test_is_asked_for_again_after_pauses(
+        self, takes: float, manners: dict[str, float], expected: list[float]
+    ) -> None:
+        """As the manners say, in virtual time."""
+        clock = FakeClock()
+        began, asked = clock(), []
 
-    def test_that_a_retry_does_not_change_is_final(self) -> None:
-        """Neither what says so itself nor what is no error of Stripe's at all."""
-        assert Manners("", "").worth_a_retry(Throttled("no", after=7.0, retry=False)) is False
-        assert Manners("", "").worth_a_retry(Throttled("come back tomorrow", after=86_400.0)) is False
-        assert Manners("", "").worth_a_retry(OverBudget("none left")) is False
-        assert Manners("", "").worth_a_retry(UnknownCustomer(400, "No such customer")) is False
-        assert Manners("", "").worth_a_retry(ValueError("a defect")) is False
+        class Failing:
+            async def get(self, *_: object, **__: object) -> Answer:
+                asked.append(clock() - began)
+                await asyncio.sleep(takes)
+                raise Unreachable("reset")
+
+        async def story() -> None:
+            limiter = Limiter(rate=100, burst=100, clock=clock)
+            polite = replace(Manners("https://api.stripe.com", VERSION, seed=7, jitter=0), **manners)  # type: ignore[arg-type]
+            client = StripeClient(cast("Transport", Failing()), ApiKey(KEY), polite, limiter=limiter, clock=clock)
+            with pytest.raises(Unreachable):
+                _ = await client.fetch(ADA, Flight(clock()))
+
+        play(clock, story())
+        if "jitter" in manners:
+            assert expected[1] < asked.pop() < expected[1] + manners["jitter"]
+            expected = expected[:1]
+        assert asked == pytest.approx(expected, abs=1e-3)
 
 
 class TestAVanishedCursor:

@@ -5,31 +5,13 @@ from dataclasses import replace
 import pytest
 from yarl import URL
 
-from sidecar.errors import Broken, KeyRejected, Throttled, Unreachable, UpstreamError
+from sidecar.errors import Broken, KeyRejected, OverBudget, Throttled, Unreachable, UpstreamError
 from sidecar.kit.limiter import Urgency
 from sidecar.model import Flight
 from sidecar.stripe.manners import Ask, Manners
 
 MANNERS = Manners("https://api.stripe.com", "2026-10-28.endive")
 URL_OF_A_LIST = URL("https://api.stripe.com/v1/entitlements/active_entitlements")
-
-
-@pytest.mark.parametrize(
-    ("error", "worth"),
-    [
-        (Broken("502"), True),
-        (Unreachable("reset"), True),
-        (Throttled("429"), True),
-        (Throttled("429", after=3.0), 3.0),
-        (Throttled("429", after=11.0), False),
-        (KeyRejected("401"), False),
-        (ZeroDivisionError(), False),
-    ],
-    ids=str,
-)
-def test_what_is_worth_a_retry(error: Exception, worth: bool | float) -> None:  # noqa: FBT001 -- a parameter of the table
-    """What may be better next time, after as long as Stripe says, if there is so much time."""
-    assert MANNERS.worth_a_retry(error) == worth
 
 
 def test_pauses_double_and_have_an_end() -> None:
@@ -48,8 +30,11 @@ def test_pauses_double_and_have_an_end() -> None:
 
 
 def test_stripe_says_how_long_a_pause_is() -> None:
-    """Neither doubled nor shortened, however many there were, and nothing is added."""
+    """Neither doubled nor shortened, however many there were, and nothing is added; zero says nothing."""
     assert [MANNERS.pause_after(Throttled("429", after=7.0), n, 0.0, 1.0) for n in (1, 2, 3)] == [7.0, 7.0, 7.0]
+    assert [
+        MANNERS.pause_after(error, 1, 0.0, 0.0) for error in (Throttled("429", after=0.0), Unreachable("reset"))
+    ] == [0.25, 0.25]
 
 
 @pytest.mark.parametrize(
@@ -59,9 +44,11 @@ def test_stripe_says_how_long_a_pause_is() -> None:
         (Broken("502"), 1, 10.0),
         (Throttled("429", after=1.0), 4, 0.0),
         (Throttled("429", after=11.0), 1, 0.0),
+        (Throttled("429", after=7.0, retry=False), 1, 0.0),
+        (OverBudget("none left"), 1, 0.0),
         (KeyRejected("401"), 1, 0.0),
     ],
-    ids=str,
+    ids=range(7),
 )
 def test_the_last_attempt_has_no_pause_after_it(error: UpstreamError, attempt: int, took: float) -> None:
     """It is the fourth, or one that fails after ten seconds, or one that another would not better."""
