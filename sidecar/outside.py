@@ -15,8 +15,9 @@ from sidecar.api.listening import bind, remover
 from sidecar.errors import BadSettings
 from sidecar.kit.address import Address
 from sidecar.kit.clock import Clock
+from sidecar.notation import read_webhook_secrets
 from sidecar.rotation import Held, Rotation, SecretFile, opened
-from sidecar.settings import Settings, read_webhook_secrets
+from sidecar.settings import Settings
 from sidecar.stores.codec import Checksum, Seal, Sealed
 from sidecar.stores.codec import read_key as read_key_of_store
 from sidecar.stripe.key import ApiKey

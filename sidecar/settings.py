@@ -4,9 +4,7 @@
 
 import ast
 import inspect
-import json
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -16,11 +14,9 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
-    PlainSerializer,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -29,108 +25,24 @@ from pydantic import (
 from pydantic_core import Url
 
 from sidecar.errors import KEY
-from sidecar.kit.address import Address, read_addresses
-from sidecar.kit.duration import read_duration, say_duration
+from sidecar.kit.address import Address
+from sidecar.kit.duration import say_duration
+from sidecar.notation import (
+    EVERY_KEY,
+    Addresses,
+    Bounds,
+    Duration,
+    Names,
+    Policies,
+    Secrets,
+    Store,
+    check_key,
+    check_webhook_secret,
+    say_unreachable,
+)
 
-Duration = Annotated[
-    float,
-    BeforeValidator(read_duration),
-    Field(ge=0, allow_inf_nan=False),
-    PlainSerializer(say_duration, return_type=str),
-]
-
-
-Addresses = Annotated[
-    tuple[Address, ...],
-    BeforeValidator(read_addresses),
-    Field(min_length=1),
-    PlainSerializer(lambda value: ",".join(map(str, value)), return_type=str),
-]
-
-
-def read_secrets(text: str) -> tuple[str, ...]:
-    """Return the signing secrets in a list with commas, or one a line."""
-    return tuple(filter(None, re.split(r"[,\s]+", text)))
-
-
-Secrets = Annotated[
-    tuple[SecretStr, ...],
-    BeforeValidator(lambda value: read_secrets(value) if isinstance(value, str) else value),
-    PlainSerializer(lambda value: ",".join("whsec_***" for _ in value), return_type=str),
-]
-
-Policy = Literal["deny", "allow", "error"]
-
-EVERY_KEY = "*"
 STALE_FOR = 86400.0
 """Seconds; for lookup keys that no glob matches."""
-
-
-def read_store(value: object) -> object:
-    """Return the path of ``sqlite:///path``, None for ``memory``."""
-    if not isinstance(value, str) or value.strip() == "memory":
-        return value if not isinstance(value, str) else None
-    scheme, slashes, path = value.strip().partition("://")
-    if scheme != "sqlite" or not slashes or len(path) < 2 or not path.startswith("/"):
-        raise ValueError("must be memory or sqlite:///path/to/file")
-    return Path("/" + path.lstrip("/"))
-
-
-Store = Annotated[
-    Path | None,
-    BeforeValidator(read_store),
-    PlainSerializer(lambda path: "memory" if path is None else f"sqlite://{path}", return_type=str),
-]
-
-
-def read_policy(value: object) -> object:
-    """Return policies by glob for ``deny`` or ``{"seats-*": "allow"}``."""
-    if isinstance(value, str) and not value.lstrip().startswith("{"):
-        return {"*": value.strip()}
-    return read_json(value, 'deny, allow, error or JSON such as {"seats-*": "allow"}')
-
-
-def read_json(value: object, wanted: str) -> object:
-    """Return what JSON says; anything but text as it is."""
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except ValueError as error:
-        raise ValueError(f"must be {wanted}: {error}") from None
-
-
-def read_stale_for(value: object) -> object:
-    """Return durations by glob for ``1d`` or ``{"seats-*": "72h"}``."""
-    if isinstance(value, Mapping) or (isinstance(value, str) and value.lstrip().startswith("{")):
-        return read_json(value, 'a duration or JSON such as {"seats-*": "72h"}')
-    return {EVERY_KEY: read_duration(value)}
-
-
-def say_stale_for(value: dict[str, float]) -> str | dict[str, str]:
-    """Return durations by glob, or the only one."""
-    said = {glob: say_duration(bound) for glob, bound in value.items()}
-    return said if len(said) > 1 else said[EVERY_KEY]
-
-
-def say_unreachable(globs: Iterable[str]) -> None:
-    """Refuse a glob that can never be the first to match.
-
-    :raises ValueError: naming it.
-    """
-    last = None
-    for glob in globs:
-        if last == EVERY_KEY:
-            raise ValueError(f"{glob!r} comes after {EVERY_KEY!r}, which matches every lookup_key")
-        last = glob
-
-
-def read_names(value: object) -> object:
-    """Return the parts of a comma-separated list."""
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-def say_names(names: tuple[str, ...]) -> str:
-    """Return the comma-separated list. (To look at ``str.join`` itself takes pydantic a hundredth of the start.)"""
-    return ",".join(names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +103,7 @@ class Settings(BaseModel):
     local_token_file: Path | None = None
     """File with a token that callers of checks must send as `Authorization: Bearer …` (or as a Stripe SDK's key)."""
 
-    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(read_names), PlainSerializer(say_names)] = (
+    allowed_hosts: Names = (
         "localhost",
         "127.0.0.1",
         "[::1]",
@@ -210,9 +122,7 @@ class Settings(BaseModel):
     fresh_for: Duration = 300.0
     """Up to this age an answer is fresh."""
 
-    stale_for: Annotated[dict[str, Duration], BeforeValidator(read_stale_for), PlainSerializer(say_stale_for)] = {
-        EVERY_KEY: STALE_FOR
-    }
+    stale_for: Bounds = {EVERY_KEY: STALE_FOR}
     """Up to this age an answer is given at once, marked stale, while one refresh runs; or JSON of lookup_key globs."""
 
     unknown_for: Duration = 60.0
@@ -242,7 +152,7 @@ class Settings(BaseModel):
     webhook_listen: Addresses = (Address("127.0.0.1", 7422),)
     """Where Stripe's webhooks are taken, at `/webhooks/stripe`; nowhere without a secret."""
 
-    policy: Annotated[dict[str, Policy], BeforeValidator(read_policy)] = {"*": "deny"}
+    policy: Policies = {"*": "deny"}
     """Answer when nothing trustworthy is at hand: `deny`, `allow`, `error`, or JSON of lookup_key globs, first match wins."""
 
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
@@ -423,40 +333,3 @@ def meanings() -> dict[str, str]:
             case _:
                 pass
     return found
-
-
-def check_key(key: str) -> None:
-    """Refuse what cannot be a secret API key, without repeating it.
-
-    :raises ValueError: saying what is wrong.
-    """
-    if key.startswith("whsec_"):
-        raise ValueError("is a webhook's signing secret (whsec_…); a secret (sk_…) or restricted (rk_…) key is needed")
-    if key.startswith("pk_"):
-        raise ValueError("is a publishable key (pk_…); a secret (sk_…) or restricted (rk_…) key is needed")
-    if not re.fullmatch("[!-~]+", key):
-        raise ValueError("is empty or has blanks or characters that no key has")
-
-
-def read_webhook_secrets(text: str) -> tuple[str, ...]:
-    """Return the signing secrets in a file's ``text``.
-
-    :raises ValueError: when there is none, or something else.
-    """
-    found = read_secrets(text)
-    for secret in found:
-        check_webhook_secret(secret)
-    if not found:
-        raise ValueError("is empty")
-    return found
-
-
-def check_webhook_secret(secret: str) -> None:
-    """Refuse what cannot be a webhook's signing secret, without repeating it.
-
-    :raises ValueError: saying what is wrong.
-    """
-    if KEY.match(secret) and not secret.startswith("whsec_"):
-        raise ValueError("is an API key; a webhook endpoint has a signing secret of its own (whsec_…)")
-    if not re.fullmatch("whsec_[A-Za-z0-9+/=_-]+", secret):
-        raise ValueError("is no signing secret of a webhook endpoint (whsec_…)")

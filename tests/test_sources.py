@@ -6,7 +6,8 @@ import pytest
 
 from sidecar.errors import BadSettings
 from sidecar.kit.address import Address
-from sidecar.settings import Settings, check_key
+from sidecar.notation import check_key
+from sidecar.settings import Settings
 from sidecar.sources import load, nearest
 from tests.fakes import KEY, SECRET
 from tests.reading import LIVE, Toml, complaints, key_of, read

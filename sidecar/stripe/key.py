@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Self
 
 from sidecar.kit.clock import Clock
+from sidecar.notation import check_key
 from sidecar.rotation import SecretFile, opened
-from sidecar.settings import check_key
 
 
 class ApiKey:
