@@ -27,6 +27,7 @@ def _nothing_blocks_the_loop() -> Iterator[BlockBuster]:
             function.can_block_in("prometheus_client/process_collector.py", "collect")  # /proc is memory, not a disk
             function.can_block_in("sidecar/app.py", "assembled")  # nothing is served yet
             function.can_block_in("sidecar/api/listening.py", "bind")  # the same, called by a test
+            function.can_block_in("sidecar/settings.py", "meanings")  # for who asks for help, and the tables
         yield blockbuster
 
 
