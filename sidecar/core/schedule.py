@@ -90,6 +90,8 @@ class Schedule:
                     self._in_hand.discard(customer)
         finally:
             self._working -= 1
+            if not self._working:
+                self._rests = 0  # the trouble may be long past when there is news again
 
     def _is_owed(self, customer: Customer, since: float) -> bool:
         """Tell whether ``customer`` is held, or about to be, and not read since; the forgotten owe nothing."""

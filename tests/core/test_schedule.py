@@ -339,6 +339,30 @@ class TestFailures:
 
         assert pauses(play(clock, story())) == [1, 2, 4, 3, 1]
 
+    def test_trouble_that_is_long_past_delays_no_news(self, clock: FakeClock) -> None:
+        """Those who met it were forgotten, so nothing was read meanwhile; who meets the next rests as for the first time."""
+
+        async def story() -> House:
+            house = House(clock)
+            house.upstream.error = CircuitOpen("nothing is asked")
+            house.remember(10, "seats")
+            house.hear()
+            await asyncio.sleep(100)
+            room, house.cache.max_bytes = house.cache.max_bytes, 0
+            house.remember(10, "seats")
+            await asyncio.sleep(LONGEST_PAUSE)
+            house.cache.max_bytes = room
+            house.remember(10, "seats", customer=BOB)
+            house.hear(BOB)
+            await asyncio.sleep(0.5)
+            house.upstream.error = None
+            await asyncio.sleep(LONGEST_PAUSE)
+            return house
+
+        house = play(clock, story())
+        assert is_clean(house, BOB)
+        assert pauses(house, BOB)[:1] == [1]
+
     def test_a_failing_customer_goes_behind_the_others(self, clock: FakeClock) -> None:
         """It may be its own trouble; the others' turn comes first."""
 
