@@ -47,18 +47,54 @@ class Keys(dict[Any, str]):
         return text
 
 
+class Verdicts(dict[Any, str]):
+    """What a list says of a lookup key, as JSON, found once for all customers of a batch with the same plan."""
+
+    def __init__(self, held: frozenset[str], there: Keys, not_there: Keys) -> None:
+        super().__init__()
+        self._held = held
+        self._there = there
+        self._not_there = not_there
+
+    def __missing__(self, key: Any) -> str:
+        """Look for ``key`` in the list.
+
+        :raises Malformed: when it cannot be one.
+        """
+        text = self[key] = (self._there if key in self._held else self._not_there)[key]
+        return text
+
+
+class Nothing(dict[Any, str]):
+    """What is said of any lookup key when no list is sure."""
+
+    def __missing__(self, _: Any) -> str:
+        """Say nothing."""
+        return ""
+
+
+Part = tuple[str, dict[Any, str], str]
+"""What all answers about one customer begin with, what they say by lookup key, what they end with."""
+
+NOT_SURE: Part = ("", Nothing(), "")
+
+
 class Words:
     """What answers are made of, remembered from batch to batch."""
 
     def __init__(self) -> None:
-        self.not_there, self.there = map(Keys, answers.VERDICTS)
-        self.moments = answers.Moments()
+        self._not_there, self._there = map(Keys, answers.VERDICTS)
+        self._moments = answers.Moments()
+
+    def verdicts(self, held: frozenset[str]) -> Verdicts:
+        """Return what a list with these lookup keys says of any."""
+        return Verdicts(held, self._there, self._not_there)
 
     def trust(self, as_of: float, age: float, *, stale: bool) -> str:
         """Return how far an answer may be trusted, up to its end."""
         return (
             f',"source":"memory","age":{answers.rounded_up(age)},"stale":{"true" if stale else "false"}'
-            f',"as_of":"{self.moments[as_of]}"}}'
+            f',"as_of":"{self._moments[as_of]}"}}'
         )
 
 
@@ -89,20 +125,14 @@ class Sheet:
         """Whether all is sure."""
         return None not in self._sure.values()
 
-    def texts(self) -> list[str | None]:
-        """Return the answers as JSON, as of ``now``; None in the place of one that is not sure.
+    def texts(self) -> list[str]:
+        """Return the answers as JSON, as of ``now``; nothing in the place of one that is not sure.
 
         :raises Malformed: when a lookup key cannot be one.
         """
-        there, not_there = self._words.there, self._words.not_there
-        parts = self._parts()
+        parts = map(self._parts().__getitem__, self._customers)
         try:
-            return [
-                f"{part[0]}{there[key] if key in part[1] else not_there[key]}{part[2]}"
-                if (part := parts[customer]) is not None
-                else None
-                for customer, key in zip(self._customers, self._keys, strict=True)
-            ]
+            return [f"{begin}{says[key]}{end}" for (begin, says, end), key in zip(parts, self._keys, strict=True)]
         except TypeError:
             raise Malformed("checks", "have a lookup key that is no text") from None
 
@@ -111,18 +141,23 @@ class Sheet:
         ages = [sure[2] for sure in map(self._sure.__getitem__, self._customers) if sure is not None]
         self._checker.count(ages, entitled=told.count(ENTITLED))  # in ids and keys its quotes would be escaped
 
-    def _parts(self) -> dict[Any, tuple[str, frozenset[str], str] | None]:
-        """Return, by customer, what all answers begin with, the lookup keys that are there, what all answers end with."""
-        now, fresh_for, trust = self.now, self._checker.freshness.fresh_for, self._words.trust
+    def _parts(self) -> dict[Any, Part]:
+        """Return what the answers about each customer consist of."""
+        now, fresh_for, words = self.now, self._checker.freshness.fresh_for, self._words
         ends: dict[float, str] = {}  # many lists are known to be true as of the same moment, the watermark
-        parts: dict[Any, tuple[str, frozenset[str], str] | None] = dict.fromkeys(self._sure)
+        verdicts: dict[frozenset[str], Verdicts] = {}
+        parts: dict[Any, Part] = dict.fromkeys(self._sure, NOT_SURE)
         for customer, sure in self._sure.items():
             if sure is not None:
                 snapshot, as_of, _, _ = sure
                 end = ends.get(as_of)
                 if end is None:
-                    end = ends[as_of] = trust(as_of, now - as_of, stale=now - as_of > fresh_for)
-                parts[customer] = f'{{"customer":"{customer}",', snapshot.plan.lookup_keys, end
+                    end = ends[as_of] = words.trust(as_of, now - as_of, stale=now - as_of > fresh_for)
+                held = snapshot.plan.lookup_keys
+                says = verdicts.get(held)
+                if says is None:
+                    says = verdicts[held] = words.verdicts(held)
+                parts[customer] = f'{{"customer":"{customer}",', says, end
         return parts
 
 
@@ -157,7 +192,7 @@ class Batches:
         wishes, account = wishes_of(request, parameters(request, "default").get("default")), account_of(request)
         checks = read_batch(await read_body(request))
         sheet, texts = self._sure(checks, is_plain=wishes is NO_WISHES and account is None)
-        left = [place for place, text in enumerate(texts) if text is None]
+        left = [place for place, text in enumerate(texts) if not text]
         questions = {place: read_check(checks[place], f"checks[{place}]", account) for place in left}
         if sheet is not None:
             sheet.count(joined(texts))
@@ -175,17 +210,17 @@ class Batches:
                 texts[place] = orjson.dumps(answers.decision(decision)).decode()
         return web.Response(body=as_results(joined(texts)), content_type="application/json", headers=answers.no_store())
 
-    def _sure(self, checks: Sequence[Any], *, is_plain: bool) -> tuple[Sheet | None, list[str | None]]:
+    def _sure(self, checks: Sequence[Any], *, is_plain: bool) -> tuple[Sheet | None, list[str]]:
         """Return what is sure, and its texts; nothing when there is to be read more closely what is asked."""
         with suppress(Malformed):  # ``read_check`` says what is wrong, and where; or that nothing is
             if is_plain:
                 sheet = Sheet(checks, self._checker, self._words)
                 return sheet, sheet.texts()
-        return None, [None] * len(checks)
+        return None, [""] * len(checks)
 
 
-def joined(texts: Iterable[str | None]) -> str:
-    """Return those that are there, as members of an array."""
+def joined(texts: Iterable[str]) -> str:
+    """Return those that are not empty, as members of an array."""
     return ",".join(filter(None, texts))
 
 

@@ -91,6 +91,10 @@ Sheet.texts
 Sheet._parts
 Words.trust
 rounded_up
+Words.verdicts
+Verdicts.__init__
+Verdicts.__missing__
+Verdicts.__missing__
 joined
 Sheet.count
 Checker.count
